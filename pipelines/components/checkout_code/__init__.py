@@ -1,0 +1,1 @@
+"""Training, step: the model repository at exactly one commit."""

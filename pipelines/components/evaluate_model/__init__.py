@@ -1,0 +1,1 @@
+"""Training, step: how good the fitted model is on the latest labels."""

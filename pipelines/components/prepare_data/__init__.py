@@ -1,0 +1,1 @@
+"""Training, step: labels of a window with the features each had at that moment, split by time."""

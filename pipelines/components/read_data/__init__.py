@@ -1,0 +1,1 @@
+"""Step 1 of batch inference: the requested ids, taken from the CSV file that arrived."""

@@ -1,0 +1,1 @@
+"""Training, step: one version in MLflow's registry, whatever happens twice."""

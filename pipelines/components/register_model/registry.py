@@ -1,0 +1,92 @@
+"""A saved model → one version in MLflow's registry, per run key exactly one. Called by component.py.
+
+KFP may execute a run twice. So the registry is asked by the tag `run_key` first; the tags are written with the
+version and not after it; and of two that still race each other the lower number stays.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import PipelineError
+from pipelines.report import Step, commit, model_version
+
+ALIAS = "champion"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be registered: the saved model, its name, its figures, and the tags that say where it comes from."""
+
+    folder: Path
+    name: str
+    figures: dict[str, float]
+    tags: dict[str, str]
+
+    @property
+    def run_key(self) -> str:
+        return self.tags["run_key"]
+
+
+def register(candidate: Candidate, step: Step) -> int:
+    """The version of this run key: found, or made. The model's first version becomes its champion."""
+    from mlflow.exceptions import MlflowException
+
+    if not candidate.run_key or "'" in candidate.run_key:
+        raise PipelineError("run_key must be a token without quotes; without one a repeated run would register twice")
+    try:
+        versions = versions_of(candidate.name, candidate.run_key)
+        adopted = bool(versions)
+        version = versions[0] if versions else _settle(candidate, _make(candidate))
+        crown(candidate.name, version)
+    except MlflowException as error:
+        raise PipelineError(f"MLflow refused: {str(error).splitlines()[0][:300]}") from error
+    step.inputs.append(commit(candidate.tags["repository"], candidate.tags["commit"]))
+    step.outputs.append(model_version(candidate.name, version))
+    step.facts |= {"model": f"models:/{candidate.name}/{version}", "adopted": adopted, "metrics": candidate.figures}
+    return version
+
+
+def versions_of(name: str, run_key: str) -> list[int]:
+    """The versions that a run made, the first one first."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient().search_model_versions(f"name = '{name}' and tags.run_key = '{run_key}'")
+    return sorted(int(version.version) for version in found)
+
+
+def crown(name: str, version: int) -> None:
+    """Makes the version champion if the model has none;
+
+    replacing a champion is a promotion, which is not ours to make.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    if ALIAS not in client.get_registered_model(name).aliases:
+        client.set_registered_model_alias(name, ALIAS, str(version))
+
+
+def _make(candidate: Candidate) -> int:
+    """Logs run and model, then registers it with all its tags in one call:
+
+    a version without its run key can't be left behind.
+    """
+    import mlflow
+
+    mlflow.set_experiment(candidate.name)
+    with mlflow.start_run(run_name=candidate.run_key, tags=candidate.tags) as run:
+        mlflow.log_metrics(candidate.figures)
+        mlflow.log_artifacts(str(candidate.folder), "model")
+    source = f"runs:/{run.info.run_id}/model"
+    made: Any = mlflow.register_model(source, candidate.name, tags=candidate.tags)
+    return int(made.version)
+
+
+def _settle(candidate: Candidate, made: int) -> int:
+    from mlflow import MlflowClient
+
+    first = versions_of(candidate.name, candidate.run_key)[0]
+    if first != made:
+        MlflowClient().delete_model_version(candidate.name, str(made))
+    return first

@@ -1,0 +1,23 @@
+"""The KFP component `run_inference`."""
+
+from kfp import dsl
+
+from pipelines.placement import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]  # kfp has no types
+def run_inference(
+    features: dsl.Input[dsl.Dataset],
+    model_name: str,
+    model_version: int,
+    model_type: str,
+    run_key: str,
+    report_uri: str,
+    predictions: dsl.Output[dsl.Dataset],
+) -> None:
+    """Class and probability of every row that has all features, by one version of a registered model."""
+    from pipelines.components.run_inference.score import score
+    from pipelines.report import Step
+
+    with Step("income-batch-inference.run_inference", run_key, report_uri) as step:
+        score((model_name, model_version, model_type), (features.path, predictions.path), step)

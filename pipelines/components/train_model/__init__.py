@@ -1,0 +1,1 @@
+"""Training, step: the repository's estimator, fitted."""

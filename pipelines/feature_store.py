@@ -1,0 +1,241 @@
+"""Feast with its DuckDB offline store, on Parquet in S3-style storage: opened, asked for a moment, and not trusted with rows.
+
+Used by the steps that need features: retrieve_features and prepare_data. Feast answers in any order and may lose or
+repeat rows, so every question carries a row id and the answer is joined back onto it here.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import PipelineError
+from pipelines.report import Dataset, stored_object
+from pipelines.storage import ObjectRef, download, parse_s3, stat
+
+if TYPE_CHECKING:  # feast takes five seconds to import; functions that need it say so
+    from feast import FeatureStore
+
+KEY = "user_id"
+TIME = "event_timestamp"
+ROW = "row_id"
+TAKEN = frozenset({KEY, TIME, ROW, "line", "status", "income"})  # columns of ours that no feature may be called
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The features a run uses: how to ask Feast for them, their names in order, the views they lie in."""
+
+    request: Any
+    names: tuple[str, ...]
+    views: tuple[Any, ...]
+    label: str
+
+
+def open_store(bucket: str, config_file: str) -> "FeatureStore":
+    """Fetches feature_store.yaml and opens the store that it describes; registry and data are where it says."""
+    _point_at_storage()
+    from feast import FeatureStore
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "feature_store.yaml")
+        download(ObjectRef(bucket, config_file), path)
+        try:
+            store = FeatureStore(fs_yaml_file=path)
+        except Exception as error:
+            raise PipelineError(
+                f"s3://{bucket}/{config_file} is no Feast configuration: {type(error).__name__}"
+            ) from error
+    if store.config.offline_store.type != "duckdb":
+        raise PipelineError(
+            f"s3://{bucket}/{config_file} must set `offline_store: {{type: duckdb}}`: the default store drops expired rows"
+        )
+    _connect_duckdb()
+    return store
+
+
+def want(store: "FeatureStore", feature_list: Sequence[str]) -> Wanted:
+    """What `feature_list` names: `view:feature` entries, or one feature service (a single entry without a colon)."""
+    from feast.errors import FeastObjectNotFoundException
+
+    entries = [entry.strip() for entry in feature_list]
+    if not entries:
+        raise PipelineError("feature_list is empty; name a feature service or features as view:feature")
+    try:
+        if len(entries) == 1 and ":" not in entries[0]:
+            service = store.get_feature_service(entries[0])
+            pairs = [(p.name, feature.name) for p in service.feature_view_projections for feature in p.features]
+            return _checked(store, service, pairs, entries[0])
+        return _checked(store, entries, [_pair(entry) for entry in entries], ",".join(entries))
+    except FeastObjectNotFoundException as error:
+        raise PipelineError(
+            f"feature_list names what Feast does not have in project {store.project!r}: {error}"
+        ) from error
+
+
+def as_of_features(store: "FeatureStore", wanted: Wanted, entities: pa.Table) -> pa.Table:
+    """For each row of `entities` (user_id, event_timestamp) its features at that moment, null where Feast has none.
+
+    Rows stay in order.
+    """
+    if not entities.num_rows:  # Feast cannot be asked for nothing, and the caller still needs the columns' types
+        nobody = pa.table({KEY: pa.array([0], pa.int64()), TIME: pa.array([0], pa.timestamp("us", tz="UTC"))})
+        return as_of_features(store, wanted, nobody).slice(0, 0)
+    asked = entities.select([KEY, TIME]).append_column(ROW, pa.array(np.arange(entities.num_rows)))
+    answer = store.get_historical_features(entity_df=asked.to_pandas(), features=wanted.request).to_arrow()
+    return answer.select(list(wanted.names)).take(_places(answer.column(ROW), entities.num_rows))
+
+
+def complete(features: pa.Table) -> Any:
+    """Which rows have a value in every column; NaN is none."""
+    present = np.ones(features.num_rows, bool)
+    for column in features.columns:
+        present &= ~pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
+    return present
+
+
+def sightings(store: "FeatureStore", wanted: Wanted, ids: pa.Array, as_of: Any) -> tuple[Any, Any]:
+    """For each of the distinct, sorted `ids`: was it ever seen in every view, and is its newest row in every view within the TTL?
+
+    Feast answers nulls both for an id it never saw and for one whose rows are too old or too new, so the sources are
+    asked too.
+    """
+    seen, live = np.ones(len(ids), bool), np.ones(len(ids), bool)
+    for view in wanted.views:
+        found = _seen_in(store, view, ids, as_of)
+        places = pc.index_in(found.column(KEY).combine_chunks(), value_set=ids).to_numpy()
+        seen_here, live_here = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
+        seen_here[places] = True
+        live_here[places] = found.column("live").to_numpy()
+        seen, live = seen & seen_here, live & live_here
+    return seen, live
+
+
+def read_datasets(store: "FeatureStore", wanted: Wanted) -> list[Dataset]:
+    """The lineage of a retrieval: the service or views asked, and the objects that hold their rows."""
+    names = [wanted.label] if not isinstance(wanted.request, list) else [view.name for view in wanted.views]
+    sources = [
+        parse_s3(view.batch_source.path) for view in wanted.views if str(view.batch_source.path).startswith("s3://")
+    ]
+    objects = [
+        stored_object(ref, stat(ref))
+        for ref in dict.fromkeys(sources)
+        if ref.key.endswith(".parquet") and "*" not in ref.key
+    ]
+    return [Dataset(f"feast:{store.project}", name) for name in names] + objects
+
+
+def _point_at_storage() -> None:
+    """Feast's registry looks at a variable of its own, and boto3 insists on a region."""
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+        os.environ.setdefault("FEAST_S3_ENDPOINT_URL", endpoint)
+    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
+
+
+def _connect_duckdb() -> None:
+    """Gives ibis, and so Feast, a DuckDB that knows our storage.
+
+    DuckDB takes neither AWS_ENDPOINT_URL nor Feast's endpoint. httpfs comes from its package, nothing is downloaded;
+    it is installed into a folder of this process, for ibis insists on an installed one and a home may be read-only or
+    shared. TimeZone decides what a timestamp without a zone in a source means, and must not be the machine's.
+    """
+    import duckdb
+    import ibis
+
+    extension = (
+        resources.files("duckdb_extension_httpfs") / "extensions" / f"v{duckdb.__version__}" / "httpfs.duckdb_extension"
+    )
+    folder = tempfile.mkdtemp(prefix="duckdb-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    connection = ibis.duckdb.connect(extension_directory=folder, temp_directory=folder)
+    connection.raw_sql(f"INSTALL {_quoted(str(extension))}")
+    connection.raw_sql("LOAD httpfs")
+    connection.raw_sql("SET TimeZone = 'UTC'")
+    connection.raw_sql(f"CREATE SECRET (TYPE s3, {', '.join(_secret())})")
+    ibis.set_backend(connection)
+
+
+def _secret() -> list[str]:
+    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
+    values = {
+        "KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID", ""),
+        "SECRET": os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+        "SESSION_TOKEN": os.environ.get("AWS_SESSION_TOKEN", ""),
+        "REGION": os.environ["AWS_DEFAULT_REGION"],
+        "ENDPOINT": endpoint.netloc,
+        "URL_STYLE": "path" if endpoint.netloc else "",
+    }
+    secret = [f"{name} {_quoted(value)}" for name, value in values.items() if value]
+    return [*secret, "USE_SSL false"] if endpoint.scheme == "http" else secret
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    view, colon, feature = entry.partition(":")
+    if not colon or not view or not feature:
+        raise PipelineError(f"feature_list: {entry!r} is neither view:feature nor, standing alone, a feature service")
+    return view, feature
+
+
+def _checked(store: "FeatureStore", request: Any, pairs: list[tuple[str, str]], label: str) -> Wanted:
+    names = [feature for _, feature in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PipelineError(f"feature_list has the same feature name more than once: {', '.join(twice)}")
+    if taken := sorted(TAKEN.intersection(names)):
+        raise PipelineError(f"a feature may not be called {', '.join(taken)}: the output has a column of that name")
+    views = [store.get_feature_view(name) for name in dict.fromkeys(view for view, _ in pairs)]
+    for view in views:
+        keys = [column.name for column in view.entity_columns]
+        if keys != [KEY]:
+            raise PipelineError(
+                f"feature view {view.name!r} is keyed by {', '.join(keys) or 'nothing'}; this pipeline asks by {KEY}"
+            )
+    return Wanted(request, tuple(names), tuple(views), label)
+
+
+def _places(rows: pa.ChunkedArray, asked: int) -> pa.Array:
+    """Where in Feast's answer each asked row lies, null where it was lost; a row answered twice counts once."""
+    places = np.full(asked, -1, dtype=np.int64)
+    places[rows.to_numpy()] = np.arange(len(rows))
+    return pa.array(places, mask=places < 0)
+
+
+def _seen_in(store: "FeatureStore", view: Any, ids: pa.Array, as_of: Any) -> pa.Table:
+    """The ids that a view's source has at any time, each with whether one of its rows counts at `as_of`;
+
+    the same bounds as Feast's join.
+    """
+    import ibis
+    from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
+
+    source = view.batch_source
+    key = next((column for column, name in source.field_mapping.items() if name == KEY), KEY)
+    rows = DuckDBOfflineStore.pull_all_from_table_or_query(
+        config=store.config,
+        data_source=source,
+        join_key_columns=[key],
+        feature_name_columns=[],
+        timestamp_field=source.timestamp_field,
+        created_timestamp_column=None,
+    ).table
+    time = rows[source.timestamp_field].cast("timestamp('UTC')")
+    moment = ibis.literal(as_of).cast("timestamp('UTC')")
+    counts = time <= moment
+    if view.ttl:
+        counts = counts & (time + ibis.literal(view.ttl) >= moment)
+    asked = ibis.memtable(pa.table({key: ids}))
+    found = rows.mutate(live=counts).semi_join(asked, key).group_by(key).aggregate(live=lambda table: table.live.any())
+    return found.rename({KEY: key}).to_pyarrow() if key != KEY else found.to_pyarrow()

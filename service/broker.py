@@ -1,0 +1,129 @@
+"""The doorbell: Celery over Redis, every decision about it made once.
+
+A task carries an id and nothing else; the row is the truth. So messages are acknowledged early (Redis may drop while a
+task runs, and late acknowledgement crashes Celery 5.7 then), there is no result backend, no ETA, no beat, and a ring
+that Redis does not take is simply lost: the sweep finds the row. Used by `service.wiring`; the worker's tasks hang on
+the app in `service.worker.tasks`.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+
+from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from service import metrics
+from service.log import logger
+from service.settings import BrokerSettings
+
+BACKLOG = 10_000  #: rings that may wait for the broker; more are lost, and found by the sweep
+
+
+def celery_app(settings: BrokerSettings) -> Celery:
+    """The Celery app, named as the distribution."""
+    url = settings.url.get_secret_value() if settings.url else None
+    app = Celery("kfp-triggers", broker=url)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_default_queue=settings.queue,
+        task_acks_late=False,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_publish_retry=False,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            # 5 s and not None: with it a worker recovers from a black hole, without it it is deaf for ever.
+            "socket_timeout": 5,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            "visibility_timeout": 3600,
+        },
+    )
+    return app
+
+
+class CeleryBell:
+    """Rings through Redis from a thread of its own: neither a request nor a transaction ever waits for the broker."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._queue: queue.Queue[tuple[str, str] | None] = queue.Queue(maxsize=BACKLOG)
+        self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
+        self._thread.start()
+
+    def ring(self, task: str, key: str) -> None:
+        """Leave it to the thread."""
+        try:
+            self._queue.put_nowait((task, key))
+        except queue.Full:
+            metrics.rings_lost.inc()
+
+    def close(self) -> None:
+        """Send what is queued, if the broker takes it within a few seconds."""
+        self._queue.put(None)
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        up = True
+        while (item := self._queue.get()) is not None:
+            try:
+                self._app.send_task(item[0], args=[item[1]], retry=False)
+            except (KombuError, RedisError, OSError) as error:
+                metrics.rings_lost.inc()
+                if up:
+                    logger.warning("broker_away", error=type(error).__name__)
+                up = False
+            else:
+                if not up:
+                    logger.info("broker_back")
+                up = True
+            metrics.broker_up.set(up)
+
+
+class InlineBell:
+    """No broker: a few threads of this process do the work that the ring asks for."""
+
+    def __init__(self, steps: Callable[[str, str], None], threads: int) -> None:
+        self._steps = steps
+        self._queue: queue.Queue[tuple[str, str] | None] = queue.Queue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"bell-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def ring(self, task: str, key: str) -> None:
+        """Leave it to the threads."""
+        self._queue.put((task, key))
+
+    def close(self) -> None:
+        """Finish what was rung."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                self._steps(*item)
+            except Exception:
+                logger.exception("step_failed", step=item[0], key=item[1])
+
+
+class NoBell:
+    """For commands that only look, or whose work the sweep of a running service takes up."""
+
+    def ring(self, task: str, key: str) -> None:
+        """Nobody hears it."""

@@ -1,0 +1,52 @@
+"""The command `kfp-triggers`. Nothing slow is imported here: `--help` must answer at once."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.commands import events, fire, look, processes, rules, runs, start
+
+app = typer.Typer(
+    name="kfp-triggers",
+    help="Runs Kubeflow Pipelines when something happens: an object lands, code is pushed, an alert fires.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def everywhere(
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of settings.toml, sources.yaml, rules/ and data/; else the current one.")
+    ] = None,
+) -> None:
+    """What holds for every command."""
+    if home is not None:
+        os.environ["KFP_TRIGGERS_HOME"] = str(home.absolute())
+
+
+app.command()(start.init)
+app.command()(start.up)
+app.command()(processes.api)
+app.command()(processes.worker)
+app.command()(processes.migrate)
+app.command("settings")(look.show_settings)
+app.add_typer(events.app, name="events")
+app.add_typer(runs.app, name="runs")
+app.add_typer(look.lineage_app, name="lineage")
+app.command()(look.verify)
+app.add_typer(rules.app, name="rules")
+app.command()(fire.fire)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands, one file a subject. `service.cli` puts them together; each imports what it needs when it is called."""

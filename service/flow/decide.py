@@ -1,0 +1,198 @@
+"""Steps 2 and 3: a stored event meets the rules; each that matches gives one decision, and maybe one run.
+
+Lookups are fetched before the transaction, the judgement (pure, quick) happens inside it, on the history that limits
+depend on. Rules are apart: one whose lookup does not answer waits alone. Called by `service.worker` (rung) and
+`service.flow.sweep` (found).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from service import metrics
+from service.errors import Permanent, Temporary
+from service.flow.causes import causes_of
+from service.flow.look import look_up, plain
+from service.ledger import Ask, Judged
+from service.lifecycle import State
+from service.log import bound, logger
+from service.ports import App, InForce, Pipeline
+from service.records import EventRecord, RunRecord
+from triggers.reason import Reason
+from triggers.rules.decision import Decision, Facts, Outcome, lock_of, plan, run_key
+from triggers.rules.decision import decide as judge
+from triggers.rules.gate import History
+from triggers.rules.match import Match, match
+from triggers.rules.model import Candidate, Rule
+
+PAUSED_AGAIN = timedelta(seconds=30)  #: how often a paused rule's events ask whether it still is
+
+
+def decide(app: App, event_id: str) -> None:
+    """Take the event if it is due and free, and decide it for every rule."""
+    taken = app.claim()
+    item = app.ledger.events.claim(event_id, taken)
+    if item is None:
+        return
+    with bound(event_id=event_id):
+        in_force = app.rules.now()
+        causes = causes_of(app.ledger, item)
+        asks = [_ask(app, in_force, rule, item, causes) for rule in matching(in_force, item)]
+        judged = app.ledger.decisions.settle(item, asks, holder=taken.holder, now=app.clock.now())
+        if judged is None:
+            logger.warning("claim_lost", step="decide")
+            return
+        if not judged:
+            logger.info("event_unmatched", type=item.event.type)
+        _tell(app, judged)
+
+
+def decide_again(app: App, decision_id: str) -> None:
+    """Take a waiting decision if it is due and free, and ask its rule once more."""
+    taken = app.claim()
+    decided = app.ledger.decisions.claim(decision_id, taken)
+    if decided is None or (item := app.ledger.events.get(decided.event_id)) is None:
+        return
+    with bound(event_id=item.id, rule=decided.rule):
+        in_force = app.rules.now()
+        rule = in_force.rules.rules.get(decided.rule)
+        causes = causes_of(app.ledger, item)
+        ask = _removed(in_force, decided.rule) if rule is None else _ask(app, in_force, rule, item, causes)
+        judged = app.ledger.decisions.settle_again(decided, item, ask, holder=taken.holder, now=app.clock.now())
+        if judged is not None:
+            _tell(app, [judged])
+
+
+def matching(in_force: InForce, item: EventRecord) -> Sequence[Rule]:
+    """The rules whose trigger matches; the one that a person fired stands for all."""
+    if item.only_rule:
+        fired = in_force.rules.rules.get(item.only_rule)
+        return [fired] if fired else []
+    candidate = _candidate(item)
+    return [rule for rule in in_force.rules.rules.values() if isinstance(match(rule, candidate), Match)]
+
+
+def _candidate(item: EventRecord) -> Candidate:
+    return Candidate(event=item.event, event_id=item.id, source=item.source)
+
+
+def _ask(app: App, in_force: InForce, rule: Rule, item: EventRecord, causes: Sequence[str]) -> Ask:
+    """Fetch what the rule needs; what is left is pure."""
+    candidate = _candidate(item)
+    found = look_up(app, plan(rule, candidate))
+    pipeline = pipeline_of(app, rule)
+    report_uri = f"{app.reports}/{run_key(rule.name, item.id, candidate.generation)}"
+
+    def judged(history: History) -> Judged:
+        now = app.clock.now()
+        inputs = pipeline.inputs if isinstance(pipeline, Pipeline) else pipeline
+        facts = Facts(lookups=found, history=history, inputs=inputs, report_uri=report_uri, now=now)
+        made = judge(rule, candidate, facts)
+        again = made.ask_again_at
+        if made.outcome is Outcome.WAIT and again is None:
+            again = now + PAUSED_AGAIN
+        run = None
+        if made.outcome is Outcome.RUN and isinstance(pipeline, Pipeline):
+            run = _run(rule, item, made, pipeline, causes, report_uri, now)
+        return Judged(
+            rule=rule.name,
+            outcome=made.outcome,
+            reason=made.reason,
+            detail=made.detail,
+            rule_hash=rule.hash,
+            rule_set=in_force.rules.hash,
+            lookups=plain(found),
+            ask_again_at=again,
+            run=run,
+        )
+
+    return Ask(rule=rule.name, lock=lock_of(rule, candidate), causes=causes, judge=judged)
+
+
+def pipeline_of(app: App, rule: Rule) -> Pipeline | str | None:
+    """The pipeline as its backend resolves it now; None when it cannot be asked, a text when there is none."""
+    backend = app.backends.get(rule.run.backend)
+    if backend is None:
+        return f"no backend is named {rule.run.backend}"
+    try:
+        return backend.pipeline(rule.run.pipeline)
+    except Temporary:
+        return None
+    except Permanent as error:
+        return error.detail
+
+
+def _run(
+    rule: Rule,
+    item: EventRecord,
+    made: Decision,
+    pipeline: Pipeline,
+    causes: Sequence[str],
+    report_uri: str,
+    now: datetime,
+) -> RunRecord:
+    waits = bool(made.lock)
+    return RunRecord(
+        id="",
+        run_key=made.run_key,
+        decision_id="",
+        event_id=item.id,
+        rule=rule.name,
+        generation=0,
+        state=State.WAITING if waits else State.READY,
+        reason=Reason.DECIDED,
+        detail=f"for a slot of {made.lock}" if waits else "",
+        backend=rule.run.backend,
+        backend_id="",
+        pipeline=pipeline.name,
+        pipeline_version=pipeline.version,
+        pipeline_digest=pipeline.digest,
+        experiment=rule.run.experiment,
+        params=made.params,
+        reads=made.reads,
+        writes=made.writes,
+        causes=[*causes, rule.name],
+        as_of=made.as_of,
+        lock=made.lock,
+        lock_max=made.lock_max,
+        time_limit=rule.run.time_limit.total_seconds(),
+        display_name=display_name(rule.name, item.event.subject, made.run_key),
+        description=f"{item.event.type} {item.event.subject} by rule {rule.name}, event {item.id}"[:1000],
+        report_uri=report_uri,
+        created_at=now,
+    )
+
+
+def display_name(rule: str, subject: str, key: str) -> str:
+    """Rule, the end of the subject, run key: in KFP's 255 characters, without 4-byte ones, which break its API."""
+    plain_subject = "".join(letter if letter.isprintable() and letter <= "￿" else "?" for letter in subject)
+    room = 255 - len(rule) - len(key) - 6
+    short = plain_subject if len(plain_subject) <= room else "…" + plain_subject[-(room - 1) :]
+    return f"{rule} · {short} · {key}"
+
+
+def _removed(in_force: InForce, name: str) -> Ask:
+    def judged(_history: History) -> Judged:
+        return Judged(
+            rule=name,
+            outcome=Outcome.SKIP,
+            reason=Reason.RULE_REMOVED,
+            detail="",
+            rule_hash="",
+            rule_set=in_force.rules.hash,
+        )
+
+    return Ask(rule=name, lock="", causes=(), judge=judged)
+
+
+def _tell(app: App, judged: Sequence[Judged]) -> None:
+    """Log and count each decision; ring for what can start."""
+    for one in judged:
+        metrics.decisions.labels(rule=one.rule, outcome=one.outcome, reason=one.reason).inc()
+        key = one.run.run_key if one.run else ""
+        logger.info("decided", rule=one.rule, outcome=one.outcome, reason=one.reason, run_key=key)
+    started = [one.run for one in judged if one.run is not None]
+    ready = [run.run_key for run in started if run.state is State.READY]
+    if any(run.state is State.WAITING for run in started):
+        ready += app.ledger.runs.admit(app.clock.now())
+    for key in ready:
+        app.bell.ring("runs.submit", key)

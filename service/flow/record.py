@@ -1,0 +1,104 @@
+"""Step 6: an ended run's lineage is pulled in: what it reported, what its rule declares, what the registry says.
+
+Reports are OpenLineage run events that the components wrote under the run's report prefix: bounded and not trusted.
+Called by `service.flow.watch` at the end of a run and by `service.flow.sweep` for what could not be read then.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from service.errors import Permanent, Temporary
+from service.log import bound, logger
+from service.ports import App
+from service.records import Edge, RunRecord
+
+MAX_DATASETS = 200  #: of one report; a report with more is not ours
+
+
+def record(app: App, item: RunRecord) -> None:
+    """Write its edges and mark it recorded; leave it for the sweep when the reports cannot be read now."""
+    with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
+        try:
+            reports = app.objects.reports(item.report_uri) if item.report_uri else {}
+            versions = app.registry.tagged(item.run_key)
+        except Temporary as error:
+            logger.warning("record_later", detail=error.detail)
+            return
+        except Permanent as error:
+            logger.warning("record_without_reports", detail=error.detail)
+            reports, versions = {}, ()
+        read = {name: _parse(name, body) for name, body in sorted(reports.items())}
+        node = f"run:{item.run_key}"
+        edges = [edge for report in read.values() for edge in edges_of(report, item.run_key)]
+        edges += [
+            Edge(
+                source=node,
+                relation="wrote",
+                target=f"models:/{found.name}/{found.version}",
+                run_key=item.run_key,
+                data={"run_id": found.run_id},
+            )
+            for found in versions
+        ]
+        summary = {name: summary_of(report) for name, report in read.items() if report}
+        outputs = dict(item.outputs) | ({"reports": summary} if summary else {})
+        app.ledger.runs.recorded(item.run_key, edges, outputs, app.clock.now())
+        logger.info("run_recorded", reports=len(reports), edges=len(edges))
+
+
+def _parse(name: str, body: bytes) -> Mapping[str, Any]:
+    """A report, or nothing when it is not one: the run's code is not trusted to write JSON."""
+    try:
+        report = json.loads(body)
+    except (ValueError, RecursionError):
+        logger.warning("report_not_understood", report=name)
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def edges_of(report: Mapping[str, Any], run_key: str) -> Iterator[Edge]:
+    """OpenLineage's inputs and outputs as edges; anything of another shape is passed over."""
+    node = f"run:{run_key}"
+    for kind, relation in (("inputs", "read"), ("outputs", "wrote")):
+        datasets = report.get(kind)
+        for dataset in datasets[:MAX_DATASETS] if isinstance(datasets, list) else []:
+            if uri := _uri(dataset):
+                source, target = (uri, node) if relation == "read" else (node, uri)
+                data = _facts(dataset)
+                yield Edge(source=source, relation=relation, target=target, run_key=run_key, data=data)
+
+
+def _uri(dataset: Any) -> str:
+    """`s3://bucket` and `key` as one URI; "" when it is no dataset of OpenLineage."""
+    if not isinstance(dataset, dict):
+        return ""
+    namespace, name = dataset.get("namespace"), dataset.get("name")
+    if not isinstance(namespace, str) or not isinstance(name, str) or len(namespace) + len(name) > 4096:
+        return ""
+    return f"{namespace.rstrip('/')}/{name.lstrip('/')}"
+
+
+def _facts(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a dataset's facets belongs on its edge: version and row count."""
+    facts: dict[str, Any] = {}
+    version = _at(dataset, "facets", "version", "datasetVersion")
+    if isinstance(version, str):
+        facts["version"] = version[:200]
+    for facet in ("outputFacets", "inputFacets"):
+        for statistics in ("outputStatistics", "inputStatistics", "dataQualityMetrics"):
+            rows = _at(dataset, facet, statistics, "rowCount")
+            if isinstance(rows, int):
+                facts["rows"] = rows
+    return facts
+
+
+def summary_of(report: Mapping[str, Any]) -> Any:
+    """The part of a report that a person wants to see beside the run: our own facet."""
+    return _at(report, "run", "facets", "kfpTriggers_report") or {}
+
+
+def _at(value: Any, *path: str) -> Any:
+    for step in path:
+        value = value.get(step) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,46 @@
+"""What fell between commit and doorbell, found and done.
+
+Every few seconds, under a lease: work that has been due for less than the takeover time is rung again; what has waited
+longer (no broker, no worker, a deaf one) is done right here. Called by `service.duties`.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from service import metrics
+from service.errors import ServiceError
+from service.flow.decide import decide, decide_again
+from service.flow.record import record
+from service.flow.submit import submit
+from service.log import logger
+from service.ports import App
+
+LIMIT = 200  #: rows of a kind in one sweep; the next one takes the rest
+
+
+def sweep(app: App) -> None:
+    """One pass over everything that is due."""
+    now = app.clock.now()
+    for granted in app.ledger.runs.admit(now):
+        app.bell.ring("runs.submit", granted)
+    _each(app, "events.decide", app.ledger.events.due, decide)
+    _each(app, "decisions.ask", app.ledger.decisions.due, decide_again)
+    _each(app, "runs.submit", app.ledger.runs.due, submit)
+    for item in app.ledger.runs.unrecorded(now - timedelta(days=7)):
+        record(app, item)
+
+
+def _each(app: App, task: str, due: Callable[[datetime, int], Sequence[str]], step: Callable[[App, str], None]) -> None:
+    now = app.clock.now()
+    overdue = due(now - timedelta(seconds=app.pace.takeover), LIMIT)
+    for key in overdue:
+        metrics.swept.labels(step=task).inc()
+        logger.info("swept", step=task, key=key)
+        try:
+            step(app, key)
+        except ServiceError as error:
+            logger.warning("sweep_failed", step=task, key=key, detail=error.detail)
+    done = set(overdue)
+    for key in due(now, LIMIT):
+        if key not in done:
+            app.bell.ring(task, key)

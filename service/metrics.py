@@ -1,0 +1,26 @@
+"""Every metric's name and labels. A label's values are a closed list: never a key, a sha or an id.
+
+Counters count what this process did; what must be right over all processes is a gauge, computed from the store when
+/metrics is asked (`service.web.health`).
+"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+deliveries = Counter("kfp_triggers_deliveries_total", "Deliveries that were stored or known", ["source", "outcome"])
+refusals = Counter("kfp_triggers_refusals_total", "Deliveries that were not taken", ["source", "status"])
+events = Counter("kfp_triggers_events_total", "Events that were new", ["source", "type", "verdict"])
+decisions = Counter("kfp_triggers_decisions_total", "Decisions", ["rule", "outcome", "reason"])
+submissions = Counter("kfp_triggers_submissions_total", "Answers of backends to submissions", ["backend", "outcome"])
+runs_ended = Counter("kfp_triggers_runs_ended_total", "Runs that ended", ["rule", "state"])
+swept = Counter("kfp_triggers_swept_total", "Rows that the sweep found and did itself", ["step"])
+rings_lost = Counter("kfp_triggers_rings_lost_total", "Rings that the broker did not take")
+ingest_seconds = Histogram(
+    "kfp_triggers_ingest_seconds",
+    "From the whole body to the answer",
+    ["source"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+rows = Gauge("kfp_triggers_rows", "Rows of the store by state", ["table", "state"])
+rules_loaded = Gauge("kfp_triggers_rules", "Rules in force")
+rule_problems = Gauge("kfp_triggers_rule_problems", "Problems of the rule files as they are on disk; 0 when in force")
+broker_up = Gauge("kfp_triggers_broker_up", "1 when the last ring was taken")

@@ -1,0 +1,182 @@
+"""What the store keeps, as frozen values: an event, its decisions, their runs, the edges between things.
+
+Read and written through the ports in `service.ports`; shown by the CLI and the read API through `document`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from service.lifecycle import State
+from triggers.event import Event, rfc3339
+from triggers.reason import Reason
+
+
+class EventState(StrEnum):
+    """Where an event is; every state but the first is an end."""
+
+    ACCEPTED = "accepted"
+    QUARANTINED = "quarantined"
+    IGNORED = "ignored"
+    UNMATCHED = "unmatched"
+    DECIDED = "decided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """What became of a delivery at the door."""
+
+    delivery_id: str
+    event_ids: Sequence[str]
+    new_event_ids: Sequence[str]  #: those that this delivery was the first to tell of
+
+    @property
+    def duplicate(self) -> bool:
+        """All that it tells was known."""
+        return not self.new_event_ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryRecord:
+    """A stored delivery, without its body."""
+
+    id: str
+    source: str
+    received_at: datetime
+    headers: Mapping[str, str]
+    size: int  #: bytes of the body
+    event_ids: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRecord:
+    """A stored event."""
+
+    id: str
+    delivery_id: str
+    source: str
+    event: Event
+    received_at: datetime
+    state: EventState
+    reason: str
+    detail: str
+    causes: Sequence[str]  #: the rules whose runs led to it, oldest first
+    only_rule: str  #: set when a person fired one rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionRecord:
+    """A stored decision."""
+
+    id: str
+    event_id: str
+    rule: str
+    generation: int
+    outcome: str
+    reason: str
+    detail: str
+    rule_hash: str
+    rule_set: str
+    lookups: Mapping[str, Any]
+    run_key: str
+    created_at: datetime
+    decided_at: datetime
+    due_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A stored run."""
+
+    id: str
+    run_key: str
+    decision_id: str
+    event_id: str
+    rule: str
+    generation: int
+    state: State
+    reason: str
+    detail: str
+    backend: str
+    backend_id: str
+    pipeline: str
+    pipeline_version: str
+    pipeline_digest: str
+    experiment: str
+    params: Mapping[str, Any]
+    reads: Sequence[str]
+    writes: Sequence[str]
+    causes: Sequence[str]
+    as_of: str
+    lock: str
+    lock_max: int
+    time_limit: float
+    display_name: str
+    description: str
+    report_uri: str
+    error: str = ""
+    failed_task: str = ""
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    created_at: datetime
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    cancel_asked_at: datetime | None = None
+    recorded_at: datetime | None = None
+    due_at: datetime | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """One move of a run."""
+
+    run_key: str
+    at: datetime
+    before: str
+    after: State
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """One thing came from another: `source` was read or caused; `target` was made or is the one that read."""
+
+    source: str
+    relation: str
+    target: str
+    run_key: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A page of a listing; None leaves a filter out."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    source: str | None = None
+    rule: str | None = None
+    state: str | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+def document(record: Any) -> dict[str, Any]:
+    """A record as JSON-ready data with stable keys, times in RFC 3339 UTC. An event's own fields come up to the top."""
+    result: dict[str, Any] = {}
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if isinstance(value, Event):
+            result |= {
+                "type": value.type,
+                "subject": value.subject,
+                "time": rfc3339(value.time),
+                "data": dict(value.data),
+            }
+        else:
+            result[item.name] = rfc3339(value) if isinstance(value, datetime) else value
+    return result

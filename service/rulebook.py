@@ -1,0 +1,158 @@
+"""The sources and rules in force: read from the home, taken up as the files change, kept when a change is broken.
+
+Fits `service.ports.Rules`. Every process has its own; all read the same files. Knows files and environment, so that
+`triggers` need not.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from triggers.sourcefile import Source, load_sources
+
+from service import metrics
+from service.errors import Permanent, Temporary
+from service.log import logger
+from service.ports import Backend, Clock, InForce
+from triggers.rules.load import load_rules
+from triggers.rules.model import RuleSet
+from triggers.schema import Inputs, SourceFacts
+from triggers.sources import SOURCES
+from triggers.yamlfile import Problem, Problems
+
+Files = dict[str, str]
+
+
+class RuleBook:
+    """The files of one home."""
+
+    def __init__(
+        self,
+        home: Path,
+        backends: Mapping[str, Backend],
+        clock: Clock,
+        *,
+        every: float,
+        keep: Callable[[str, Mapping[str, str], datetime], None] | None = None,
+    ) -> None:
+        self._home, self._backends, self._clock, self._every, self._keep = home, backends, clock, every, keep
+        self._lock = threading.Lock()
+        self._seen: object = None
+        self._looked = float("-inf")
+        self._in_force = InForce(sources={}, rules=RuleSet(rules={}, hash=""), problems=(), loaded_at=clock.now())
+
+    def now(self) -> InForce:
+        """What is in force; looks at the files' times at most every so often."""
+        with self._lock:
+            if time.monotonic() - self._looked >= self._every:
+                self._looked = time.monotonic()
+                signature = _signature(self._paths())
+                if signature != self._seen:
+                    self._seen = signature
+                    self._take_up()
+            return self._in_force
+
+    def secrets(self, source: str) -> Sequence[bytes]:
+        """Every secret of a source; read at each delivery, so that a rotated file counts at once."""
+        return [
+            _secret(source, reference.env, self._home / reference.file)
+            for reference in self._in_force.sources[source].secrets
+        ]
+
+    def check(self, files: Files) -> tuple[Mapping[str, Source], RuleSet, Sequence[Problem]]:
+        """These files (`sources.yaml` among them) as sources, rules and warnings, or Problems. Takes nothing up."""
+        problems: list[Problem] = []
+        sources: Mapping[str, Source] = {}
+        warnings: list[Problem] = []
+        rules = RuleSet(rules={}, hash="")
+        try:
+            if "sources.yaml" in files:
+                sources = load_sources(files["sources.yaml"], "sources.yaml")
+        except Problems as error:
+            problems += error.problems
+        texts = {name: text for name, text in files.items() if name != "sources.yaml"}
+        try:
+            facts = {name: _facts(source) for name, source in sources.items()}
+            rules, warnings = load_rules(texts, facts, self.inputs)
+        except Problems as error:
+            problems += error.problems
+        if problems:
+            raise Problems(problems)
+        return sources, rules, warnings
+
+    def files(self) -> Files:
+        """The texts as they are on disk, by the name that problems carry."""
+        return {str(path.relative_to(self._home)): path.read_text(encoding="utf-8") for path in self._paths()}
+
+    def _paths(self) -> list[Path]:
+        sources = self._home / "sources.yaml"
+        return ([sources] if sources.exists() else []) + sorted((self._home / "rules").glob("*.yaml"))
+
+    def _take_up(self) -> None:
+        now = self._clock.now()
+        try:
+            files = self.files()
+            sources, rules, warnings = self.check(files)
+            if self._keep is not None and rules.hash:
+                self._keep(rules.hash, files, now)
+        except (OSError, UnicodeDecodeError, Problems, Temporary) as error:
+            problems = [str(problem) for problem in error.problems] if isinstance(error, Problems) else [str(error)]
+            self._in_force = replace(self._in_force, problems=problems)
+            if isinstance(error, Temporary):
+                self._seen = None  # the store was busy, not the files wrong: look again
+            metrics.rule_problems.set(len(problems))
+            logger.error("rules_refused", problems=problems, rules=len(self._in_force.rules.rules))
+            return
+        self._in_force = InForce(sources=sources, rules=rules, problems=(), loaded_at=now)
+        metrics.rule_problems.set(0)
+        metrics.rules_loaded.set(len(rules.rules))
+        for warning in warnings:
+            logger.warning("rule_warning", warning=str(warning))
+        logger.info("rules_in_force", hash=rules.hash[:12], rules=len(rules.rules), sources=len(sources))
+
+    def inputs(self, backend: str, reference: str) -> Inputs:
+        """What a pipeline takes, None when its backend cannot be asked now, or a text when there is none."""
+        if backend not in self._backends:
+            return f"there is no backend `{backend}`; there is {', '.join(sorted(self._backends))}"
+        try:
+            return self._backends[backend].pipeline(reference).inputs
+        except Permanent as error:
+            return error.detail
+        except Temporary:
+            return None
+
+
+def _facts(source: Source) -> SourceFacts:
+    return SourceFacts(type=source.type, events=SOURCES[source.type].types)
+
+
+def _signature(paths: Sequence[Path]) -> object:
+    """Changes when a file does; the content too, as an editor may keep size and time."""
+    parts = []
+    for path in paths:
+        try:
+            parts.append((str(path), hashlib.sha256(path.read_bytes()).hexdigest()))
+        except OSError as error:
+            parts.append((str(path), error.strerror or ""))
+    return parts
+
+
+def _secret(source: str, env: str, file: Path) -> bytes:
+    """The value behind a reference; Temporary, as a person may mend it while senders try again."""
+    if env:
+        found = os.environ.get(env, "")
+        if not found:
+            raise Temporary(f"source {source}: the environment variable {env} is not set", delay=10)
+        return found.encode()
+    try:
+        found = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Temporary(f"source {source}: cannot read {file}: {error.strerror}", delay=10) from error
+    if not found:
+        raise Temporary(f"source {source}: {file} is empty", delay=10)
+    return found.encode()

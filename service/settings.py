@@ -1,0 +1,217 @@
+"""Every setting, nested by what it is for, read once: environment over `settings.toml` over the defaults here.
+
+`KFP_TRIGGERS_STORE__URL=…` is `url` under `[store]`; a secret has a twin that names a file,
+`KFP_TRIGGERS_API__TOKEN_FILE`. `load` is called by the CLI alone; everything else is handed what it needs.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from service.errors import Refused
+
+PREFIX = "KFP_TRIGGERS_"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ApiSettings(_Group):
+    """The HTTP door."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; behind a proxy or in a pod 0.0.0.0")
+    port: int = Field(8080, ge=0, le=65535)
+    token: SecretStr | None = Field(None, description="bearer token of the read API; without one it answers 401 to all")
+    body_timeout: float = Field(10.0, gt=0, description="seconds in which a whole body must have arrived")
+    queue: int = Field(1000, gt=0, description="deliveries that may wait for the store before 503 is answered")
+
+
+class StoreSettings(_Group):
+    """The database, which is the truth."""
+
+    url: str = Field("", description="SQLAlchemy URL; empty: SQLite in data/ under the home")
+    journal: Literal["wal", "delete"] = Field("wal", description="SQLite's journal; `delete` is slower, safe anywhere")
+    busy_timeout: float = Field(10.0, gt=0, description="seconds to wait for another process's write")
+
+
+class BrokerSettings(_Group):
+    """Redis, the doorbell. Losing it loses time, never work."""
+
+    url: SecretStr | None = Field(None, description="redis://…; none: the work is done in the process that accepted it")
+    queue: str = Field("kfp-triggers", description="name of the Celery queue")
+    concurrency: int = Field(4, gt=0, description="threads of a worker")
+
+
+class LocalSettings(_Group):
+    """The local backend: one subprocess per run."""
+
+    packages: Path = Field(Path("packages"), description="compiled pipelines, `<name>@<version>.yaml`")
+    max_parallel: int = Field(2, gt=0, description="runs at a time")
+    leash: Path | None = Field(None, description="FIFO whose writer is the supervisor: runs end when it does")
+    env: tuple[str, ...] = Field(
+        (
+            "PATH",
+            "HOME",
+            "LANG",
+            "LC_ALL",
+            "TZ",
+            "TMPDIR",
+            "AWS_*",
+            "FEAST_*",
+            "MLFLOW_*",
+            "SSL_CERT_*",
+            "REQUESTS_CA_BUNDLE",
+        ),
+        description="names of environment variables that a run sees; `*` at the end stands for any rest",
+    )
+
+
+class ObjectSettings(_Group):
+    """The S3 store that events tell of and reports go to."""
+
+    endpoint: str = Field("", description="http(s)://host:port; empty: AWS_ENDPOINT_URL")
+    access_key: SecretStr | None = Field(None, description="none: AWS_ACCESS_KEY_ID")
+    secret_key: SecretStr | None = Field(None, description="none: AWS_SECRET_ACCESS_KEY")
+    region: str = "us-east-1"
+    bucket: str = Field("kfp-triggers", description="our own: reports and manifests; its objects are never events")
+
+
+class MlflowSettings(_Group):
+    """The model registry."""
+
+    tracking_uri: str = Field("", description="http(s)://…; empty: MLFLOW_TRACKING_URI")
+
+
+class PaceSettings(_Group):
+    """How patient the service is, in seconds. Test suites run it scaled down."""
+
+    lease: float = Field(30.0, gt=0, description="how long a claim on a row holds")
+    sweep: float = Field(5.0, gt=0, description="how often is looked for what fell between")
+    takeover: float = Field(10.0, ge=0, description="how long due work waits for a worker before the sweep does it")
+    settle: float = Field(
+        180.0, ge=0, description="after an unclear submission: longer than the server's longest request"
+    )
+    watch: float = Field(2.0, gt=0, description="how often open runs are looked at")
+    reload: float = Field(1.0, ge=0, description="how often the rule files are looked at")
+
+
+class LogSettings(_Group):
+    """What the processes say."""
+
+    format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json")
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class _Environment(EnvSettingsSource):
+    """The environment over `data/up.env`, which a running `kfp-triggers up` leaves for other commands on its home.
+
+    `KFP_TRIGGERS_…_FILE=path` stands for the variable without `_FILE`: the file's text without the newline at its end.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings], home: Path) -> None:
+        self._home = home
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        environ = _up(self._home / "data" / "up.env") | dict(os.environ)
+        return {name.lower(): text for name, text in _read_files(environ)}
+
+
+def _up(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    pairs = (line.partition("=") for line in lines)
+    return {name: value for name, _, value in pairs if name != f"{PREFIX}HOME"}
+
+
+def _read_files(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in environ.items():
+        if not (name.startswith(PREFIX) and name.endswith("_FILE")):
+            yield name, value
+            continue
+        try:
+            yield name.removesuffix("_FILE"), Path(value).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise Refused(f"{name}: cannot read {value}: {error.strerror}") from error
+
+
+class Settings(BaseSettings):
+    """All of it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    home: Path = Field(Path(), description="where settings.toml, sources.yaml, rules/, packages/ and data/ lie")
+    api: ApiSettings = ApiSettings()
+    store: StoreSettings = StoreSettings()
+    broker: BrokerSettings = BrokerSettings()
+    local: LocalSettings = LocalSettings()
+    objects: ObjectSettings = ObjectSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    pace: PaceSettings = PaceSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings calls it with all five
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = Path(init_settings()["home"])
+        toml = TomlConfigSettingsSource(settings_cls, home / "settings.toml")
+        return init_settings, _Environment(settings_cls, home), toml
+
+    @property
+    def data(self) -> Path:
+        """The folder that the service writes to."""
+        return self.home / "data"
+
+
+def load(home: Path | None = None) -> Settings:
+    """The settings in force, paths absolute; Refused with every problem named."""
+    found = (home or Path(os.environ.get(f"{PREFIX}HOME") or ".")).absolute()
+    try:
+        settings = Settings(home=found)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(step) for step in item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise Refused("settings that cannot be used:\n" + "\n".join(lines)) from error
+    store = settings.store.model_copy(
+        update={"url": settings.store.url or f"sqlite:///{settings.data / 'kfp-triggers.db'}"}
+    )
+    local = settings.local.model_copy(update={"packages": found / settings.local.packages})
+    objects = settings.objects.model_copy(update=_aws(settings.objects, os.environ))
+    tracking = settings.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    mlflow = settings.mlflow.model_copy(update={"tracking_uri": tracking})
+    return settings.model_copy(update={"store": store, "local": local, "objects": objects, "mlflow": mlflow})
+
+
+def _aws(objects: ObjectSettings, environ: Mapping[str, str]) -> dict[str, Any]:
+    """What is not set is taken from the names that every S3 tool reads."""
+    found: dict[str, Any] = {}
+    if not objects.endpoint and environ.get("AWS_ENDPOINT_URL"):
+        found["endpoint"] = environ["AWS_ENDPOINT_URL"]
+    for field, name in (("access_key", "AWS_ACCESS_KEY_ID"), ("secret_key", "AWS_SECRET_ACCESS_KEY")):
+        if getattr(objects, field) is None and environ.get(name):
+            found[field] = SecretStr(environ[name])
+    return found

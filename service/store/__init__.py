@@ -1,0 +1,27 @@
+"""The store: a database that is the truth. `Store` is what `service.wiring` makes and the doors share."""
+
+from service.settings import StoreSettings
+from service.store.account import SqlAccount
+from service.store.database import Database
+from service.store.decisions import SqlDecisions
+from service.store.events import SqlEvents
+from service.store.leases import SqlLeases
+from service.store.lineage import SqlLineage
+from service.store.runs import SqlRuns
+
+
+class Store:
+    """One database with its six ledgers."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self.database = Database(settings)
+        self.events = SqlEvents(self.database)
+        self.decisions = SqlDecisions(self.database)
+        self.runs = SqlRuns(self.database)
+        self.lineage = SqlLineage(self.database)
+        self.leases = SqlLeases(self.database)
+        self.account = SqlAccount(self.database)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.database.close()

@@ -1,0 +1,173 @@
+"""Decisions, and the one transaction that turns an event into them.
+
+`settle` reads the history that limits depend on, lets the caller judge on it, and writes decisions, runs and declared
+lineage while the write lock is held: two events can never both see the same lock free.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+from ulid import ULID
+
+from service.ledger import Ask, Claim, Judged
+from service.lifecycle import OPEN, State
+from service.records import DecisionRecord, EventRecord, EventState, Query
+from service.store import claims, runs
+from service.store.database import Database, maybe_moment, micros, moment
+from service.store.tables import decision, event, run
+from triggers.reason import Reason
+from triggers.rules.gate import History
+
+
+def record(row: Row[Any]) -> DecisionRecord:
+    """A row as a value."""
+    return DecisionRecord(
+        id=row.id,
+        event_id=row.event_id,
+        rule=row.rule,
+        generation=row.generation,
+        outcome=row.outcome,
+        reason=row.reason,
+        detail=row.detail,
+        rule_hash=row.rule_hash,
+        rule_set=row.rule_set,
+        lookups=row.lookups,
+        run_key=row.run_key,
+        created_at=moment(row.created_at),
+        decided_at=moment(row.decided_at),
+        due_at=maybe_moment(row.due_at),
+    )
+
+
+class SqlDecisions:
+    """The port `Decisions`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def settle(self, item: EventRecord, asks: Sequence[Ask], *, holder: str, now: datetime) -> Sequence[Judged] | None:
+        """Judge every matching rule of an event and write it all; None when the claim was lost meanwhile."""
+        with self._database.write() as connection:
+            if not claims.still_held(connection, event, item.id, holder):
+                return None
+            judged = [self._first(connection, item, ask, now) for ask in asks]
+            state = EventState.DECIDED if asks else EventState.UNMATCHED
+            reason = "" if asks else Reason.NO_RULE
+            connection.execute(
+                update(event).where(event.c.id == item.id).values(state=state, reason=reason, **claims.let_go(None))
+            )
+            return judged
+
+    def settle_again(
+        self, decided: DecisionRecord, item: EventRecord, ask: Ask, *, holder: str, now: datetime
+    ) -> Judged | None:
+        """Judge a waiting decision once more; None when the claim was lost meanwhile."""
+        with self._database.write() as connection:
+            if not claims.still_held(connection, decision, decided.id, holder):
+                return None
+            judged = ask.judge(_history(connection, item, ask))
+            values = _columns(judged, now) | claims.let_go(judged.ask_again_at)
+            connection.execute(update(decision).where(decision.c.id == decided.id).values(**values))
+            if judged.run is not None:
+                runs.add(connection, judged.run, decided.id, now)
+            return judged
+
+    def _first(self, connection: Connection, item: EventRecord, ask: Ask, now: datetime) -> Judged:
+        judged = ask.judge(_history(connection, item, ask))
+        decision_id = str(ULID())
+        connection.execute(
+            insert(decision).values(
+                id=decision_id,
+                event_id=item.id,
+                rule=ask.rule,
+                generation=0,
+                created_at=micros(now),
+                **_columns(judged, now),
+                **claims.let_go(judged.ask_again_at),
+            )
+        )
+        if judged.run is not None:
+            runs.add(connection, judged.run, decision_id, now)
+        return judged
+
+    def claim(self, decision_id: str, taken: Claim) -> DecisionRecord | None:
+        """The waiting decision if it is due and now ours to ask again, else None."""
+        return self.get(decision_id) if claims.claim(self._database, decision, decision_id, taken) else None
+
+    def due(self, now: datetime, limit: int) -> Sequence[str]:
+        """Ids of decisions that wait and are to be asked again."""
+        return claims.due(self._database, decision, now, limit)
+
+    def get(self, decision_id: str) -> DecisionRecord | None:
+        """The decision with this id."""
+        found = self._all(select(decision).where(decision.c.id == decision_id))
+        return found[0] if found else None
+
+    def of_event(self, event_id: str) -> Sequence[DecisionRecord]:
+        """Every decision on an event."""
+        return self._all(select(decision).where(decision.c.event_id == event_id).order_by(decision.c.id))
+
+    def list(self, query: Query) -> Sequence[DecisionRecord]:
+        """A page, newest first; `state` is the outcome."""
+        wanted = select(decision).order_by(decision.c.id.desc()).limit(query.limit)
+        for column, value in ((decision.c.rule, query.rule), (decision.c.outcome, query.state)):
+            wanted = wanted if value is None else wanted.where(column == value)
+        if query.since:
+            wanted = wanted.where(decision.c.created_at >= micros(query.since))
+        if query.until:
+            wanted = wanted.where(decision.c.created_at < micros(query.until))
+        if query.cursor:
+            wanted = wanted.where(decision.c.id < query.cursor)
+        return self._all(wanted)
+
+    def _all(self, wanted: Any) -> Sequence[DecisionRecord]:
+        with self._database.read() as connection:
+            return [record(row) for row in connection.execute(wanted)]
+
+
+def _columns(judged: Judged, now: datetime) -> dict[str, Any]:
+    return {
+        "outcome": judged.outcome,
+        "reason": judged.reason,
+        "detail": judged.detail,
+        "rule_hash": judged.rule_hash,
+        "rule_set": judged.rule_set,
+        "lookups": dict(judged.lookups),
+        "run_key": judged.run.run_key if judged.run else "",
+        "decided_at": micros(now),
+    }
+
+
+def _history(connection: Connection, item: EventRecord, ask: Ask) -> History:
+    of_rule = select(func.max(run.c.created_at)).where(run.c.rule == ask.rule)
+    last_run = connection.scalar(of_rule)
+    last_success = connection.scalar(of_rule.where(run.c.state == State.SUCCEEDED))
+    busy = 0
+    if ask.lock:
+        busy = (
+            connection.scalar(
+                select(func.count()).select_from(run).where(run.c.lock == ask.lock, run.c.state.in_(OPEN))
+            )
+            or 0
+        )
+    return History(
+        last_run_at=maybe_moment(last_run),
+        last_success=maybe_moment(last_success),
+        busy=busy,
+        resolved=_resolved(connection, item),
+        causes=tuple(ask.causes),
+    )
+
+
+def _resolved(connection: Connection, item: EventRecord) -> bool:
+    """Whether an `alert.resolved` of this very episode has come: same fingerprint, same start."""
+    if item.event.type != "alert.firing":
+        return False
+    later = connection.scalars(
+        select(event.c.data).where(
+            event.c.source == item.source, event.c.type == "alert.resolved", event.c.subject == item.event.subject
+        )
+    )
+    return any(data.get("starts_at") == item.event.data.get("starts_at") for data in later)

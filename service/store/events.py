@@ -1,0 +1,225 @@
+"""Deliveries and the events that they tell of: stored once, claimed, listed.
+
+`accept` runs inside the writer's transaction (`service.store.writer`); the rest is called by the flow and the doors.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from ulid import ULID
+
+from service.ledger import Arrival, Claim
+from service.records import Accepted, DeliveryRecord, EventRecord, EventState, Query
+from service.store import claims
+from service.store.database import Database, micros, moment
+from service.store.tables import delivery, event
+from triggers.event import Event, Verdict, key_of
+
+STATES = {
+    Verdict.ACCEPTED: EventState.ACCEPTED,
+    Verdict.IGNORED: EventState.IGNORED,
+    Verdict.QUARANTINED: EventState.QUARANTINED,
+}
+
+
+def accept(connection: Connection, arrival: Arrival) -> Accepted:
+    """Store a delivery and its new events; what is known already stays as it is."""
+    source, reading = arrival.delivery.source, arrival.reading
+    known = connection.execute(
+        select(delivery.c.id, delivery.c.event_ids).where(
+            delivery.c.source == source, delivery.c.transport_key == reading.transport_key
+        )
+    ).one_or_none()
+    if known is not None:
+        return Accepted(delivery_id=known.id, event_ids=known.event_ids, new_event_ids=())
+    delivery_id, received_at = str(ULID()), micros(arrival.delivery.received_at)
+    placed = [_place(connection, source, item) for item in reading.events]
+    connection.execute(
+        insert(delivery).values(
+            id=delivery_id,
+            source=source,
+            transport_key=reading.transport_key,
+            received_at=received_at,
+            headers=dict(arrival.headers),
+            body=arrival.delivery.body,
+            event_ids=[event_id for event_id, _ in placed],
+        )
+    )
+    new = []
+    for (event_id, identity), item in zip(placed, reading.events, strict=True):
+        if not identity:
+            continue
+        row = _row(item, source=source, only_rule=arrival.only_rule, received_at=received_at)
+        row |= {"id": event_id, "delivery_id": delivery_id, "identity": identity}
+        if connection.execute(_insert_or_leave(connection, row)).rowcount:
+            new.append(event_id)
+    return Accepted(delivery_id=delivery_id, event_ids=[event_id for event_id, _ in placed], new_event_ids=new)
+
+
+def _place(connection: Connection, source: str, item: Event) -> tuple[str, str]:
+    """The id of the event and, if it is new, the identity to store it under.
+
+    A Git ref's identity is our own sequence number of the ref: A→B→A→B is three events, but the same sha twice in a
+    row is one.
+    """
+    if item.identity:
+        identity = item.identity
+        found = connection.scalar(select(event.c.id).where(event.c.source == source, event.c.identity == identity))
+        return (found, "") if found else (str(ULID()), identity)
+    of_stream = (event.c.source == source, event.c.stream == item.stream)
+    last = connection.execute(
+        select(event.c.id, event.c.position).where(*of_stream).order_by(event.c.id.desc()).limit(1)
+    ).one_or_none()
+    if last is not None and last.position == item.position:
+        return last.id, ""
+    count = connection.scalar(select(func.count()).select_from(event).where(*of_stream))
+    return str(ULID()), key_of(item.stream, count, item.position)
+
+
+def _insert_or_leave(connection: Connection, row: dict[str, Any]) -> Any:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(event).values(row).on_conflict_do_nothing(index_elements=["source", "identity"])
+
+
+def _row(item: Event, *, source: str, only_rule: str, received_at: int) -> dict[str, Any]:
+    return {
+        "source": source,
+        "type": item.type,
+        "subject": item.subject,
+        "time": micros(item.time),
+        "received_at": received_at,
+        "stream": item.stream,
+        "position": item.position,
+        "data": dict(item.data),
+        "state": STATES[item.verdict],
+        "reason": item.reason or "",
+        "detail": item.detail,
+        "causes": [],
+        "run_key": item.run_key,
+        "only_rule": only_rule,
+        "due_at": received_at if item.verdict is Verdict.ACCEPTED else None,
+    }
+
+
+def record(row: Row[Any]) -> EventRecord:
+    """A row as a value."""
+    item = Event(
+        type=row.type,
+        subject=row.subject,
+        time=moment(row.time),
+        data=row.data,
+        identity="" if row.stream else row.identity,
+        stream=row.stream,
+        position=row.position,
+        run_key=row.run_key,
+    )
+    return EventRecord(
+        id=row.id,
+        delivery_id=row.delivery_id,
+        source=row.source,
+        event=item,
+        received_at=moment(row.received_at),
+        state=EventState(row.state),
+        reason=row.reason,
+        detail=row.detail,
+        causes=row.causes,
+        only_rule=row.only_rule,
+    )
+
+
+class SqlEvents:
+    """The port `Events`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def accept(self, arrival: Arrival) -> Accepted:
+        """One delivery in a transaction of its own: for the CLI and the listeners; the API has the writer."""
+        with self._database.write() as connection:
+            return accept(connection, arrival)
+
+    def claim(self, event_id: str, taken: Claim) -> EventRecord | None:
+        """The event if it is due and now ours to decide, else None."""
+        return self.get(event_id) if claims.claim(self._database, event, event_id, taken) else None
+
+    def get(self, event_id: str) -> EventRecord | None:
+        """The event with this id."""
+        with self._database.read() as connection:
+            row = connection.execute(select(event).where(event.c.id == event_id)).one_or_none()
+        return record(row) if row else None
+
+    def due(self, now: datetime, limit: int) -> Sequence[str]:
+        """Ids of events that wait for a decision."""
+        return claims.due(self._database, event, now, limit)
+
+    def head(self, source: str, repository: str, branch: str) -> EventRecord | None:
+        """The last push to a branch that arrived."""
+        wanted = select(event).where(
+            event.c.source == source,
+            event.c.type == "git.push",
+            event.c.data["repository"].as_string() == repository,
+            event.c.data["branch"].as_string() == branch,
+        )
+        with self._database.read() as connection:
+            row = connection.execute(wanted.order_by(event.c.id.desc()).limit(1)).one_or_none()
+        return record(row) if row else None
+
+    def with_identity(self, source: str, identity: str) -> EventRecord | None:
+        """The event that is known under this identity."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(event).where(event.c.source == source, event.c.identity == identity)
+            ).one_or_none()
+        return record(row) if row else None
+
+    def deliveries(self, query: Query) -> Sequence[DeliveryRecord]:
+        """A page, newest first."""
+        wanted = _deliveries().order_by(delivery.c.id.desc()).limit(query.limit)
+        wanted = wanted if query.source is None else wanted.where(delivery.c.source == query.source)
+        if query.since:
+            wanted = wanted.where(delivery.c.received_at >= micros(query.since))
+        if query.until:
+            wanted = wanted.where(delivery.c.received_at < micros(query.until))
+        if query.cursor:
+            wanted = wanted.where(delivery.c.id < query.cursor)
+        with self._database.read() as connection:
+            return [_delivery(row) for row in connection.execute(wanted)]
+
+    def delivery(self, delivery_id: str) -> DeliveryRecord | None:
+        """The delivery with this id."""
+        with self._database.read() as connection:
+            row = connection.execute(_deliveries().where(delivery.c.id == delivery_id)).one_or_none()
+        return _delivery(row) if row else None
+
+    def list(self, query: Query) -> Sequence[EventRecord]:
+        """A page, newest first."""
+        wanted = select(event).order_by(event.c.id.desc()).limit(query.limit)
+        for column, value in ((event.c.source, query.source), (event.c.state, query.state)):
+            wanted = wanted if value is None else wanted.where(column == value)
+        if query.since:
+            wanted = wanted.where(event.c.received_at >= micros(query.since))
+        if query.until:
+            wanted = wanted.where(event.c.received_at < micros(query.until))
+        if query.cursor:
+            wanted = wanted.where(event.c.id < query.cursor)
+        with self._database.read() as connection:
+            return [record(row) for row in connection.execute(wanted)]
+
+
+def _deliveries() -> Select[Any]:
+    columns = [column for column in delivery.c if column is not delivery.c.body]
+    return select(*columns, func.length(delivery.c.body).label("size"))
+
+
+def _delivery(row: Row[Any]) -> DeliveryRecord:
+    return DeliveryRecord(
+        id=row.id,
+        source=row.source,
+        received_at=moment(row.received_at),
+        headers=row.headers,
+        size=row.size,
+        event_ids=row.event_ids,
+    )

@@ -1,0 +1,212 @@
+"""The tables. Times are microseconds since 1970 UTC, bodies are bytes, ids are ULIDs, identity keys are unique.
+
+Used by the other modules of this package and by the migrations. A table's rows are written by the one module that is
+named after it; `run_transition` and `delivery` are only ever appended to.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
+)
+
+
+def _id(name: str = "id") -> Column[str]:
+    return Column(name, String(26), primary_key=True)
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default="")
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[int]:
+    return Column(name, BigInteger, nullable=nullable)
+
+
+def _claim() -> list[Column[int] | Column[str]]:
+    """What makes a row a piece of work: when it is due, who holds it and until when, how often it was begun."""
+    return [
+        _time("due_at", nullable=True),
+        _text("holder"),
+        Column("lease_until", BigInteger, nullable=False, server_default="0"),
+        Column("attempts", Integer, nullable=False, server_default="0"),
+    ]
+
+
+delivery = Table(
+    "delivery",
+    metadata,
+    _id(),
+    _text("source"),
+    Column("transport_key", String(64), nullable=False),
+    _time("received_at"),
+    Column("headers", JSON, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("event_ids", JSON, nullable=False),
+    UniqueConstraint("source", "transport_key"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    _id(),
+    Column("delivery_id", String(26), ForeignKey("delivery.id"), nullable=False),
+    _text("source"),
+    _text("type"),
+    _text("subject"),
+    _time("time"),
+    _time("received_at"),
+    Column("identity", String(64), nullable=False),
+    _text("stream"),
+    _text("position"),
+    Column("data", JSON, nullable=False),
+    _text("state"),
+    _text("reason"),
+    _text("detail"),
+    Column("causes", JSON, nullable=False),
+    _text("run_key"),
+    _text("only_rule"),
+    *_claim(),
+    UniqueConstraint("source", "identity"),
+    Index(None, "source", "stream", "id"),
+    Index(None, "subject"),
+)
+Index(
+    "ix_event_due", event.c.due_at, sqlite_where=text("due_at is not null"), postgresql_where=text("due_at is not null")
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    _id(),
+    Column("event_id", String(26), ForeignKey("event.id"), nullable=False),
+    _text("rule"),
+    Column("generation", Integer, nullable=False),
+    _text("outcome"),
+    _text("reason"),
+    _text("detail"),
+    _text("rule_hash"),
+    _text("rule_set"),
+    Column("lookups", JSON, nullable=False),
+    _text("run_key"),
+    _time("created_at"),
+    _time("decided_at"),
+    *_claim(),
+    UniqueConstraint("event_id", "rule", "generation"),
+    Index(None, "rule", "id"),
+)
+Index(
+    "ix_decision_due",
+    decision.c.due_at,
+    sqlite_where=text("due_at is not null"),
+    postgresql_where=text("due_at is not null"),
+)
+
+run = Table(
+    "run",
+    metadata,
+    _id(),
+    Column("run_key", String(26), nullable=False, unique=True),
+    Column("decision_id", String(26), ForeignKey("decision.id"), nullable=False),
+    Column("event_id", String(26), ForeignKey("event.id"), nullable=False),
+    _text("rule"),
+    Column("generation", Integer, nullable=False),
+    _text("state"),
+    _text("reason"),
+    _text("detail"),
+    _text("backend"),
+    _text("backend_id"),
+    _text("pipeline"),
+    _text("pipeline_version"),
+    _text("pipeline_digest"),
+    _text("experiment"),
+    Column("params", JSON, nullable=False),
+    Column("reads", JSON, nullable=False),
+    Column("writes", JSON, nullable=False),
+    Column("causes", JSON, nullable=False),
+    _text("as_of"),
+    _text("lock"),
+    Column("lock_max", Integer, nullable=False),
+    Column("time_limit", BigInteger, nullable=False),
+    _text("display_name"),
+    _text("description"),
+    _text("report_uri"),
+    _text("error"),
+    _text("failed_task"),
+    Column("outputs", JSON, nullable=False),
+    _time("created_at"),
+    _time("submitted_at", nullable=True),
+    _time("started_at", nullable=True),
+    _time("ended_at", nullable=True),
+    _time("cancel_asked_at", nullable=True),
+    _time("recorded_at", nullable=True),
+    *_claim(),
+    Index(None, "state"),
+    Index(None, "rule", "id"),
+    Index(None, "lock", "state"),
+)
+Index("ix_run_due", run.c.due_at, sqlite_where=text("due_at is not null"), postgresql_where=text("due_at is not null"))
+
+run_transition = Table(
+    "run_transition",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("run_key", String(26), ForeignKey("run.run_key"), nullable=False, index=True),
+    _time("at"),
+    _text("before"),
+    _text("after"),
+    _text("reason"),
+    _text("detail"),
+)
+
+lock = Table(
+    "lock",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    Column("run_key", String(26), ForeignKey("run.run_key"), nullable=False, unique=True),
+    _time("taken_at"),
+)
+
+lineage_edge = Table(
+    "lineage_edge",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("source", Text, nullable=False),
+    _text("relation"),
+    Column("target", Text, nullable=False, index=True),
+    _text("run_key"),
+    Column("data", JSON, nullable=False),
+    _time("at"),
+    UniqueConstraint("source", "relation", "target", "run_key"),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _text("holder"),
+    _time("until"),
+)
+
+rule_set = Table(
+    "rule_set",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    _time("loaded_at"),
+    Column("files", JSON, nullable=False),
+)

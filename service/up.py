@@ -1,0 +1,222 @@
+"""The embedded stack: Redis, MinIO, MLflow, Alertmanager as asked for, an API and a worker, on one home and one machine.
+
+`kfp-triggers up` runs it for a person's own files, the demo and the acceptance tests for theirs. What the parts are is
+`service.embedded`'s word, how they are kept alive `service.supervise`'s.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from service import buckets, embedded
+from service.embedded import S3, Grouping, Webhook
+from service.errors import Refused, Temporary
+from service.rulebook import RuleBook
+from service.settings import Settings, load
+from service.store.database import Database
+from service.store.migrate import upgrade
+from service.supervise import Supervisor
+from service.wiring import rulebook
+from triggers.sourcefile import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What to bring along beside the API and the worker."""
+
+    minio: bool = False
+    mlflow: bool = False
+    alertmanager: Grouping | None = None
+    redis: bool = True
+    worker: bool = True
+    buckets: tuple[str, ...] = ()  #: to make, beside those that sources name
+    port: int | None = None  #: of the API; None: the settings', 0: a free one
+    env: Mapping[str, str] | None = None  #: more settings for the API and the worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """What is up, and how to reach it."""
+
+    home: Path
+    api: str  #: URL
+    token: str  #: of the read API
+    s3: S3 | None
+    mlflow: str  #: URL, or ""
+    alertmanager: str  #: URL, or ""
+    env: Mapping[str, str]  #: what the API and the worker were given
+
+    def hook(self, source: str) -> str:
+        """Where a source's sender posts."""
+        return f"{self.api}/hooks/{source}"
+
+
+def bring_up(supervisor: Supervisor, wanted: Wanted) -> Stack:
+    """Start it all in order, and write `up.env`, by which other commands on this home find it."""
+    home = supervisor.home.parent
+    settings = load(home)
+    names = ("api", "redis", "minio", "mlflow", "alertmanager")
+    ports = embedded.ports(supervisor.home, names)
+    api_port = (settings.api.port if wanted.port is None else wanted.port) or ports["api"]
+    stack = _plan(settings, wanted, supervisor.home, ports | {"api": api_port})
+    upgrade(Database(settings.store))
+    with _environment(stack.env):
+        book = rulebook(load(home))
+        # MLflow is slow to start and needs only the object store: beside the rest.
+        if wanted.redis:
+            supervisor.start(embedded.redis(supervisor.home, ports["redis"]))
+        _storage(supervisor, stack, wanted, book, ports["minio"])
+        with ThreadPoolExecutor(1) as beside:
+            tracking = beside.submit(_tracking, supervisor, stack, wanted, ports["mlflow"])
+            argv = [sys.executable, "-m", "service.cli"]
+            supervisor.start(embedded.api(home, [*argv, "api"], api_port, stack.env))
+            if wanted.worker and wanted.redis:
+                supervisor.start(embedded.worker(home, [*argv, "worker"], "worker", stack.env))
+            _alerts(supervisor, stack, wanted, book, ports["alertmanager"])
+            tracking.result()
+    _write(settings.data / "up.env", stack.env)
+    return stack
+
+
+def _plan(settings: Settings, wanted: Wanted, folder: Path, ports: Mapping[str, int]) -> Stack:
+    """Every address and credential, before anything is started."""
+    host = embedded.HOST
+    store = embedded.s3(folder, ports["minio"], os.environ) if wanted.minio else None
+    mlflow = f"http://{host}:{ports['mlflow']}" if wanted.mlflow else settings.mlflow.tracking_uri
+    token = settings.api.token.get_secret_value() if settings.api.token else embedded.secret(folder, "api")
+    env = {
+        "KFP_TRIGGERS_HOME": str(settings.home),
+        "KFP_TRIGGERS_API__HOST": settings.api.host,
+        "KFP_TRIGGERS_API__PORT": str(ports["api"]),
+        "KFP_TRIGGERS_API__TOKEN": token,
+        "KFP_TRIGGERS_MLFLOW__TRACKING_URI": mlflow,
+    }
+    if wanted.redis:
+        env["KFP_TRIGGERS_BROKER__URL"] = embedded.redis_url(folder, ports["redis"])
+    if store is not None:
+        env |= {
+            "KFP_TRIGGERS_OBJECTS__ENDPOINT": store.endpoint,
+            "KFP_TRIGGERS_OBJECTS__ACCESS_KEY": store.access_key,
+            "KFP_TRIGGERS_OBJECTS__SECRET_KEY": store.secret_key,
+        }
+    passed = {name: text for name, text in os.environ.items() if name.startswith(("KFP_TRIGGERS_", "AWS_", "MLFLOW_"))}
+    return Stack(
+        home=settings.home,
+        api=f"http://{host}:{ports['api']}",
+        token=token,
+        s3=store,
+        mlflow=mlflow,
+        alertmanager=f"http://{host}:{ports['alertmanager']}" if wanted.alertmanager else "",
+        env=passed | env | dict(wanted.env or {}),
+    )
+
+
+def _storage(supervisor: Supervisor, stack: Stack, wanted: Wanted, book: RuleBook, port: int) -> None:
+    """MinIO with a webhook for each source of its type, and every bucket that is named."""
+    if stack.s3 is None:
+        return
+    sources = _of_type(book, "minio")
+    hooks = {name: Webhook(_webhook_id(name), stack.hook(name), _token(book, name)) for name in sources}
+    if stack.s3.ours:
+        supervisor.start(embedded.minio(supervisor.home, port, list(hooks.values())))
+    own = load(stack.home).objects.bucket
+    watched = {name: _buckets(source) for name, source in sources.items()}
+    names = {own, *wanted.buckets, *(["mlflow"] if wanted.mlflow else [])}
+    buckets.make(stack.s3, sorted(names.union(*watched.values())))
+    for name, bucket in ((name, bucket) for name, found in watched.items() for bucket in found):
+        buckets.report(stack.s3, bucket, hooks[name])
+
+
+def _tracking(supervisor: Supervisor, stack: Stack, wanted: Wanted, port: int) -> None:
+    if wanted.mlflow:
+        if stack.s3 is None:
+            raise Refused("MLflow keeps its artifacts in the object store: bring up MinIO too")
+        supervisor.start(embedded.mlflow(supervisor.home, port, stack.s3, "mlflow"))
+
+
+def _alerts(supervisor: Supervisor, stack: Stack, wanted: Wanted, book: RuleBook, port: int) -> None:
+    sources = _of_type(book, "alertmanager")
+    if wanted.alertmanager is None:
+        return
+    if not sources:
+        raise Refused("an Alertmanager needs a source of type alertmanager in sources.yaml to report to")
+    name = next(iter(sources))
+    hook = Webhook(name, stack.hook(name), _token(book, name))
+    supervisor.start(embedded.alertmanager(supervisor.home, port, hook, wanted.alertmanager))
+
+
+def _of_type(book: RuleBook, kind: str) -> dict[str, Source]:
+    return {name: source for name, source in book.now().sources.items() if source.type == kind}
+
+
+def _buckets(source: Source) -> list[str]:
+    return list(getattr(source.config, "buckets", ()))
+
+
+def _webhook_id(source: str) -> str:
+    """MinIO's ids are upper-case words."""
+    return source.upper().replace("-", "_")
+
+
+def _token(book: RuleBook, source: str) -> str:
+    try:
+        return book.secrets(source)[0].decode()
+    except Temporary as error:
+        raise Refused(error.detail) from error
+
+
+class _environment:  # noqa: N801  # reads as a phrase: with _environment(…)
+    """The rule files' `{env: …}` secrets and the settings as the children will see them."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env, self._before = env, dict[str, str | None]()
+
+    def __enter__(self) -> None:
+        self._before = {name: os.environ.get(name) for name in self._env}
+        os.environ.update(self._env)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self._before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _write(path: Path, env: Mapping[str, str]) -> None:
+    """For nobody else's eyes: it holds credentials."""
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"{name}={value}\n" for name, value in sorted(env.items()))
+    temporary.replace(path)
+
+
+def up(settings: Settings, wanted: Wanted, echo: Callable[[str], None]) -> None:
+    """Bring it up, say where everything is, stay until told to stop."""
+    folder = settings.data
+    with Supervisor(folder, echo) as supervisor:
+        try:
+            stack = bring_up(supervisor, wanted)
+            for line in addresses(stack):
+                echo(line)
+            supervisor.wait()
+        finally:
+            (folder / "up.env").unlink(missing_ok=True)
+
+
+def addresses(stack: Stack) -> list[str]:
+    """Where everything is, a line each."""
+    lines = [f"api           {stack.api}   (read API: Authorization: Bearer {stack.token})"]
+    if stack.s3 is not None:
+        lines.append(f"minio         {stack.s3.endpoint}   {stack.s3.access_key} / {stack.s3.secret_key}")
+    if stack.mlflow:
+        lines.append(f"mlflow        {stack.mlflow}")
+    if stack.alertmanager:
+        lines.append(f"alertmanager  {stack.alertmanager}")
+    lines.append(f"logs          {stack.home / 'data' / 'logs'}")
+    return lines

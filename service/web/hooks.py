@@ -1,0 +1,98 @@
+"""`POST /hooks/{source}`: the one door for every sender, one answer policy for all.
+
+New 202, known 200, both also for what no rule wants or nobody understands; 404, 405, 413 and 415 before
+authentication; 401; 503 with Retry-After when it is not on the disk. Never 429 and never 4xx for an authentic delivery: that would block
+MinIO's queue for ever, disable a GitLab hook, make Alertmanager drop the alert.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+
+from service import metrics
+from service.errors import ServiceError, Temporary
+from service.flow.receive import receive
+from service.log import logger
+from service.ports import App
+from service.web.problems import Problem
+from triggers.errors import NotAuthentic
+from triggers.event import Delivery
+from triggers.sources import SOURCES
+
+
+def router(app: App, body_timeout: float) -> APIRouter:
+    """The route over an App."""
+    routes = APIRouter()
+
+    @routes.post("/hooks/{source}")
+    async def hook(source: str, request: Request) -> JSONResponse:
+        configured = app.rules.now().sources.get(source)
+        if configured is None:
+            raise Problem(404)
+        kind = SOURCES[configured.type]
+        try:
+            _check_encoding(request, kind.content_types)
+            body = await _body(request, kind.body_limit, body_timeout)
+            started = time.perf_counter()
+            delivery = Delivery(
+                source=source,
+                headers={name.lower(): value for name, value in request.headers.items()},
+                body=body,
+                received_at=datetime.now(UTC),
+            )
+            answer = await run_in_threadpool(_take, app, delivery)
+        except Problem as problem:
+            metrics.refusals.labels(source=source, status=str(problem.status)).inc()
+            raise
+        metrics.ingest_seconds.labels(source=source).observe(time.perf_counter() - started)
+        return answer
+
+    return routes
+
+
+def _check_encoding(request: Request, content_types: frozenset[str]) -> None:
+    """Compression is refused: it is how a small body becomes a large one."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"} or content_type not in content_types:
+        raise Problem(415, headers={"Connection": "close"})
+
+
+async def _body(request: Request, limit: int, timeout: float) -> bytes:
+    """The whole body, refused as soon as it is too large, whatever its Content-Length says."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise Problem(413, headers={"Connection": "close"})
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit:
+                    raise Problem(413, headers={"Connection": "close"})
+    except TimeoutError:
+        raise Problem(408, headers={"Connection": "close"}) from None
+    return bytes(body)
+
+
+def _take(app: App, delivery: Delivery) -> JSONResponse:
+    try:
+        accepted = receive(app, delivery)
+    except NotAuthentic:
+        logger.warning("delivery_not_authentic", source=delivery.source)
+        raise Problem(401) from None
+    except ServiceError as error:
+        delay = error.delay if isinstance(error, Temporary) else 5
+        logger.error("delivery_not_stored", source=delivery.source, detail=error.detail)
+        raise Problem(503, headers={"Retry-After": str(max(1, round(delay)))}) from error
+    except Exception as error:
+        logger.exception("delivery_failed", source=delivery.source)
+        raise Problem(503, headers={"Retry-After": "10"}) from error
+    return JSONResponse(
+        {"id": accepted.delivery_id, "events": list(accepted.event_ids), "duplicate": accepted.duplicate},
+        status_code=200 if accepted.duplicate else 202,
+    )

@@ -1,0 +1,91 @@
+"""`GET /api/v1/…`: events, decisions, runs and lineage, a page at a time. Looks only; changes nothing."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi import Query as Param
+
+from service.flow.origins import trace
+from service.ports import App
+from service.records import Query, document
+from service.web.problems import Problem
+
+
+def _query(
+    since: datetime | None = None,
+    until: datetime | None = None,
+    source: str | None = None,
+    rule: str | None = None,
+    state: str | None = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Param(ge=1, le=500)] = 50,
+) -> Query:
+    if (since and since.tzinfo is None) or (until and until.tzinfo is None):
+        raise Problem(400)
+    return Query(since=since, until=until, source=source, rule=rule, state=state, cursor=cursor, limit=limit)
+
+
+Page = Annotated[Query, Depends(_query)]
+
+
+def router(app: App) -> APIRouter:
+    """The routes over an App."""
+    routes = APIRouter(prefix="/api/v1")
+    ledger = app.ledger
+
+    @routes.get("/deliveries")
+    def deliveries(query: Page) -> dict[str, Any]:
+        return _page(query, ledger.events.deliveries)
+
+    @routes.get("/events")
+    def events(query: Page) -> dict[str, Any]:
+        return _page(query, ledger.events.list)
+
+    @routes.get("/decisions")
+    def decisions(query: Page) -> dict[str, Any]:
+        return _page(query, ledger.decisions.list)
+
+    @routes.get("/runs")
+    def runs(query: Page) -> dict[str, Any]:
+        return _page(query, ledger.runs.list)
+
+    @routes.get("/deliveries/{delivery_id}")
+    def delivery(delivery_id: str) -> dict[str, Any]:
+        return _found(ledger.events.delivery(delivery_id))
+
+    @routes.get("/events/{event_id}")
+    def event(event_id: str) -> dict[str, Any]:
+        decided = [document(item) for item in ledger.decisions.of_event(event_id)]
+        return _found(ledger.events.get(event_id)) | {"decisions": decided}
+
+    @routes.get("/decisions/{decision_id}")
+    def decision(decision_id: str) -> dict[str, Any]:
+        return _found(ledger.decisions.get(decision_id))
+
+    @routes.get("/runs/{run_key}")
+    def run(run_key: str) -> dict[str, Any]:
+        moves = [document(move) for move in ledger.runs.transitions(run_key)]
+        return _found(ledger.runs.get(run_key)) | {"transitions": moves}
+
+    @routes.get("/lineage")
+    def lineage(uri: str) -> dict[str, Any]:
+        return trace(ledger.lineage, uri)
+
+    return routes
+
+
+def _found(record: object | None) -> dict[str, Any]:
+    if record is None:
+        raise Problem(404)
+    return document(record)
+
+
+def _page(query: Query, listing: Callable[[Query], Sequence[Any]]) -> dict[str, Any]:
+    """One page; `next` is the cursor of the one after it, absent at the end."""
+    items = listing(query)
+    page: dict[str, Any] = {"items": [document(item) for item in items]}
+    if len(items) == query.limit:
+        page["next"] = items[-1].id
+    return page

@@ -1,0 +1,142 @@
+"""The composition root: the only place that builds clients. Settings in, an App out.
+
+Called by the commands; production and tests call the same flow functions with what this makes.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from service.broker import CeleryBell, InlineBell, NoBell, celery_app
+from service.ledger import Arrival
+from service.local import LocalBackend
+from service.objects import S3Objects
+from service.ports import App, Backend, Bell
+from service.records import Accepted
+from service.rulebook import RuleBook
+from service.settings import ObjectSettings, Settings
+from service.store import Store
+from service.store.migrate import require_current
+from service.store.writer import Writer
+from service.tracking import MlflowRegistry
+from service.flow.steps import step
+
+
+class SystemClock:
+    """The machine's time."""
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+        return datetime.now(UTC)
+
+
+class Late:
+    """A bell that needs the App that needs a bell."""
+
+    def __init__(self) -> None:
+        self.bell: Bell = NoBell()
+
+    def ring(self, task: str, key: str) -> None:
+        """Pass it on."""
+        self.bell.ring(task, key)
+
+
+@contextmanager
+def opened(settings: Settings, *, ingest: bool = False, rings: bool = True) -> Iterator[App]:
+    """An App for as long as the block lasts. `ingest`: with the group-commit writer, for the API; `rings`: with a
+    doorbell, for whatever makes work."""
+    store = Store(settings.store)
+    require_current(store.database)
+    writer = Writer(store.database, at_most=settings.api.queue) if ingest else None
+    late = Late()
+    app = _app(settings, store, writer.accept if writer else store.events.accept, late)
+    bell = _bell(settings, app) if rings else NoBell()
+    late.bell = bell
+    try:
+        yield app
+    finally:
+        for part in (writer, bell, store):
+            if part is not None and not isinstance(part, NoBell):
+                part.close()
+
+
+def _bell(settings: Settings, app: App) -> CeleryBell | InlineBell:
+    if settings.broker.url is not None:
+        return CeleryBell(celery_app(settings.broker))
+    return InlineBell(lambda name, key: step(app, name, key), settings.broker.concurrency)
+
+
+def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted], bell: Bell) -> App:
+    clock = SystemClock()
+    backends = local_backends(settings)
+    return App(
+        ledger=store,
+        accept=accept,
+        rules=RuleBook(settings.home, backends, clock, every=settings.pace.reload, keep=store.leases.keep_rules),
+        backends=backends,
+        registry=MlflowRegistry(settings.mlflow),
+        objects=S3Objects(settings.objects),
+        bell=bell,
+        clock=clock,
+        pace=settings.pace,
+        reports=reports_prefix(settings),
+        own_bucket=settings.objects.bucket,
+        holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+    )
+
+
+def rulebook(settings: Settings) -> RuleBook:
+    """The rule files alone, for commands that need no store."""
+    return RuleBook(settings.home, local_backends(settings), SystemClock(), every=settings.pace.reload)
+
+
+def local_backends(settings: Settings) -> Mapping[str, Backend]:
+    """The backends by name: in this version one, `default`, of kind local."""
+    local = settings.local
+    return {
+        "default": LocalBackend(
+            packages=local.packages,
+            runs=settings.data / "runs",
+            leash=local.leash,
+            max_parallel=local.max_parallel,
+            env=run_environment(settings, os.environ),
+        )
+    }
+
+
+def run_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a local run sees: the allowed names, and the credentials of the object store and the registry."""
+    allowed = {
+        name: value
+        for name, value in environ.items()
+        if any(fnmatchcase(name, pattern) for pattern in settings.local.env)
+    }
+    return allowed | _storage_environment(settings.objects) | _tracking_environment(settings)
+
+
+def _storage_environment(objects: ObjectSettings) -> dict[str, str]:
+    """The names that boto3, Feast and the pipelines read. Feast's registry has one of its own."""
+    found: dict[str, Any] = {
+        "AWS_ACCESS_KEY_ID": objects.access_key and objects.access_key.get_secret_value(),
+        "AWS_SECRET_ACCESS_KEY": objects.secret_key and objects.secret_key.get_secret_value(),
+        "AWS_ENDPOINT_URL": objects.endpoint,
+        "FEAST_S3_ENDPOINT_URL": objects.endpoint,
+        "AWS_DEFAULT_REGION": objects.region,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _tracking_environment(settings: Settings) -> dict[str, str]:
+    return {"MLFLOW_TRACKING_URI": settings.mlflow.tracking_uri} if settings.mlflow.tracking_uri else {}
+
+
+def reports_prefix(settings: Settings) -> str:
+    """Where runs write their reports: our bucket, or a folder when there is no object store."""
+    if settings.objects.endpoint:
+        return f"s3://{settings.objects.bucket}/reports"
+    return (settings.data / "reports").as_uri()

@@ -1,0 +1,19 @@
+"""What every test starts from: an environment without our settings in it, and a home of its own."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+for _name in [name for name in os.environ if name.startswith(("KFP_TRIGGERS_", "AWS_", "MLFLOW_", "FEAST_", "S3_"))]:
+    del os.environ[_name]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home, set as the one in force."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("KFP_TRIGGERS_HOME", str(folder))
+    yield folder

@@ -1,0 +1,280 @@
+"""The store on a real SQLite file: what it keeps once, who may work on a row, how a lock is granted."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from service.errors import Refused, Temporary
+from service.ledger import Arrival, Ask, Claim, Judged
+from service.lifecycle import ImpossibleMove, State
+from service.records import EventState, RunRecord, Transition
+from service.settings import StoreSettings
+from service.store import Store, migrate
+from service.store.database import has_wal_reset_bug, micros, moment
+from service.store.writer import Writer
+from triggers.event import Delivery, Event, Reading, key_of
+from triggers.reason import Reason
+from triggers.rules.gate import History
+
+NOW = datetime(2026, 11, 21, 7, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(StoreSettings(url=f"sqlite:///{tmp_path / 'store.db'}"))
+    migrate.upgrade(made.database)
+    yield made
+    made.close()
+
+
+def object_event(key: str = "a.csv") -> Event:
+    uri = f"s3://user-ids/{key}"
+    return Event(type="object.created", subject=uri, time=NOW, data={"object": uri}, identity=key_of(uri))
+
+
+def arrival(*events: Event, transport: str = "t1", body: bytes = b"\xff\x00{}") -> Arrival:
+    delivery = Delivery(source="uploads", headers={}, body=body, received_at=NOW)
+    return Arrival(delivery=delivery, headers={}, reading=Reading(transport_key=key_of(transport), events=events))
+
+
+def push(sha: str) -> Event:
+    return Event(type="git.push", subject="r@main", time=NOW, data={"sha": sha}, stream="r@refs/heads/main", position=sha)
+
+
+def claim(now: datetime = NOW, seconds: float = 30, holder: str = "me") -> Claim:
+    return Claim(holder=holder, now=now, until=now + timedelta(seconds=seconds))
+
+
+def a_run(event_id: str, key: str, *, lock: str = "", lock_max: int = 1) -> RunRecord:
+    return RunRecord(
+        id="",
+        run_key=key,
+        decision_id="",
+        event_id=event_id,
+        rule="r",
+        generation=0,
+        state=State.WAITING if lock else State.READY,
+        reason=Reason.DECIDED,
+        detail="",
+        backend="default",
+        backend_id="",
+        pipeline="p",
+        pipeline_version="v1",
+        pipeline_digest="d",
+        experiment="",
+        params={"n": 1},
+        reads=[],
+        writes=["s3://out/x"],
+        causes=["r"],
+        as_of="",
+        lock=lock,
+        lock_max=lock_max,
+        time_limit=60,
+        display_name="",
+        description="",
+        report_uri="",
+        created_at=NOW,
+    )
+
+
+def decided(store: Store, event_id: str, key: str, **lock: object) -> None:
+    def judge(_history: History) -> Judged:
+        run = a_run(event_id, key, **lock)  # type: ignore[arg-type]
+        return Judged(rule="r", outcome="run", reason=Reason.MATCHED, detail="", rule_hash="", rule_set="", run=run)
+
+    item = store.events.claim(event_id, claim())
+    assert item is not None
+    ask = Ask(rule="r", lock=str(lock.get("lock", "")), causes=(), judge=judge)
+    assert store.decisions.settle(item, [ask], holder="me", now=NOW)
+
+
+def one_event(store: Store, key: str = "a.csv") -> str:
+    return store.events.accept(arrival(object_event(key), transport=key)).event_ids[0]
+
+
+def test_a_time_survives_the_store_exactly() -> None:
+    instant = datetime(2026, 11, 21, 7, 34, 30, 123457, tzinfo=UTC)
+    assert moment(micros(instant)) == instant
+
+
+@pytest.mark.parametrize(
+    ("version", "bad"),
+    [
+        ((3, 40, 1), True),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 53, 4), False),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 44, 6), False),
+        ((3, 44, 5), True),
+        ((3, 6, 23), False),
+    ],
+)
+def test_a_sqlite_with_the_wal_reset_bug_is_known(version: tuple[int, int, int], bad: bool) -> None:
+    assert has_wal_reset_bug(version) is bad
+
+
+def test_the_linked_sqlite_is_a_sound_one_in_wal_with_full_sync(store: Store) -> None:
+    with store.database.read() as connection:
+        assert connection.exec_driver_sql("pragma journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("pragma synchronous").scalar() == 2
+        version = str(connection.exec_driver_sql("select sqlite_version()").scalar())
+    assert not has_wal_reset_bug(tuple(int(part) for part in version.split(".")))  # type: ignore[arg-type]
+
+
+def test_an_older_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    empty = Store(StoreSettings(url=f"sqlite:///{tmp_path / 'empty.db'}"))
+    with pytest.raises(Refused, match="kfp-triggers migrate"):
+        migrate.require_current(empty.database)
+    empty.close()
+
+
+def test_the_migrations_make_the_tables_that_the_code_knows(store: Store) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from service.store.tables import metadata
+
+    with store.database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_body_is_kept_as_bytes(store: Store) -> None:
+    accepted = store.events.accept(arrival(object_event()))
+    kept = store.events.delivery(accepted.delivery_id)
+    assert kept is not None
+    assert kept.size == 4
+
+
+def test_a_repeated_delivery_is_known_by_its_transport_key(store: Store) -> None:
+    first = store.events.accept(arrival(object_event()))
+    again = store.events.accept(arrival(object_event()))
+    assert (first.duplicate, again.duplicate) == (False, True)
+    assert again.event_ids == first.event_ids
+
+
+def test_two_deliveries_of_one_object_tell_of_one_event(store: Store) -> None:
+    first = store.events.accept(arrival(object_event(), transport="webhook"))
+    other = store.events.accept(arrival(object_event(), transport="reconcile"))
+    assert other.duplicate
+    assert other.event_ids == first.event_ids
+    assert other.delivery_id != first.delivery_id
+
+
+def test_a_ref_that_goes_there_and_back_is_three_events_and_a_repeat_is_none(store: Store) -> None:
+    accepted = [
+        store.events.accept(arrival(push(sha), transport=str(number))) for number, sha in enumerate(["b", "b", "a", "b"])
+    ]
+    assert [one.duplicate for one in accepted] == [False, True, False, False]
+    assert len({one.event_ids[0] for one in accepted}) == 3
+
+
+def test_many_deliveries_at_once_are_each_stored_once(store: Store) -> None:
+    writer = Writer(store.database, at_most=1000)
+    with ThreadPoolExecutor(16) as pool:
+        keys = [f"{number % 40}.csv" for number in range(200)]
+        accepted = list(pool.map(lambda key: writer.accept(arrival(object_event(key), transport=key)), keys))
+    writer.close()
+    assert sum(not one.duplicate for one in accepted) == 40
+
+
+def test_a_poisonous_delivery_fails_alone(store: Store) -> None:
+    writer = Writer(store.database, at_most=1000)
+    poison = arrival(object_event("p"), transport="p", body=None)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(16) as pool:
+        good = [pool.submit(writer.accept, arrival(object_event(str(n)), transport=str(n))) for n in range(50)]
+        bad = pool.submit(writer.accept, poison)
+        assert all(not future.result().duplicate for future in good)
+        assert bad.exception() is not None
+    writer.close()
+
+
+def test_a_full_queue_says_come_again(store: Store) -> None:
+    gate = threading.Event()
+
+    class Slow:
+        def write(self) -> object:
+            gate.wait(10)
+            return store.database.write()
+
+    writer = Writer(Slow(), at_most=1)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(writer.accept, arrival(object_event(str(n)), transport=str(n))) for n in range(8)]
+        first = next(as_completed(futures, timeout=7))  # before any could have waited out its patience
+        assert isinstance(first.exception(), Temporary)
+        gate.set()
+    writer.close()
+
+
+def test_one_of_many_claims_wins(store: Store) -> None:
+    event_id = one_event(store)
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: store.events.claim(event_id, claim(holder=str(n))), range(8)))
+    assert sum(item is not None for item in won) == 1
+
+
+def test_a_claim_is_free_again_when_its_lease_is_over(store: Store) -> None:
+    event_id = one_event(store)
+    assert store.events.claim(event_id, claim(seconds=30))
+    assert store.events.claim(event_id, claim(NOW + timedelta(seconds=29), holder="other")) is None
+    assert store.events.claim(event_id, claim(NOW + timedelta(seconds=31), holder="other"))
+
+
+def test_a_decision_by_one_who_lost_the_claim_is_not_written(store: Store) -> None:
+    event_id = one_event(store)
+    item = store.events.claim(event_id, claim(seconds=1))
+    assert item is not None
+    assert store.events.claim(event_id, claim(NOW + timedelta(seconds=2), holder="other"))
+    assert store.decisions.settle(item, [], holder="me", now=NOW) is None
+    found = store.events.get(event_id)
+    assert found is not None
+    assert found.state is EventState.ACCEPTED
+
+
+def test_a_lock_lets_in_as_many_as_it_has_slots_the_oldest_first(store: Store) -> None:
+    for number in range(4):
+        decided(store, one_event(store, f"{number}"), f"k{number}", lock="train", lock_max=2)
+    assert store.runs.admit(NOW) == ["k0", "k1"]
+    assert store.runs.admit(NOW) == []
+    cancelled = Transition(
+        run_key="k0", at=NOW, before=State.READY, after=State.CANCELLED, reason=Reason.CANCEL_ASKED, detail=""
+    )
+    assert store.runs.move(cancelled)
+    assert store.runs.admit(NOW) == ["k2"]
+
+
+def test_a_run_moves_only_where_the_table_leads(store: Store) -> None:
+    decided(store, one_event(store), "k")
+    move = Transition(
+        run_key="k", at=NOW, before=State.READY, after=State.SUCCEEDED, reason=Reason.OBSERVED_STATE, detail=""
+    )
+    with pytest.raises(ImpossibleMove):
+        store.runs.move(move)
+
+
+def test_a_run_declares_its_outputs_as_soon_as_it_is_decided(store: Store) -> None:
+    event_id = one_event(store)
+    decided(store, event_id, "k")
+    assert [(edge.source, edge.relation) for edge in store.lineage.into("s3://out/x")] == [("run:k", "declared")]
+    assert [edge.source for edge in store.lineage.into("run:k")] == [f"event:{event_id}"]
+
+
+def test_the_account_names_what_is_late(store: Store) -> None:
+    event_id = one_event(store)
+    later = NOW + timedelta(minutes=5)
+    found = store.account.verify(later, patience=timedelta(minutes=1), settle=timedelta(minutes=1))
+    assert found["stuck"] == [f"event:{event_id}"]
+    assert found["events"]["accepted"] == 1
+
+
+def test_a_lease_has_one_holder_until_it_is_over_or_given_back(store: Store) -> None:
+    assert store.leases.take("sweep", claim(holder="a"))
+    assert not store.leases.take("sweep", claim(holder="b"))
+    assert store.leases.take("sweep", claim(holder="a"))
+    store.leases.give_back("sweep", "a")
+    assert store.leases.take("sweep", claim(holder="b"))

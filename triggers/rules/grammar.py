@@ -1,0 +1,151 @@
+"""The shape of a rule file: keys, types, words. Published as `schema.json` for editors.
+
+`load` reads files with it; what a shape cannot say (schemas of events, expressions, pipelines) stands in `check`.
+Verbs that are designed but not built yet are listed here, so that a file which uses one is told so and not "unknown
+key".
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+API_VERSION = "kfp-triggers/v1"
+RULE_NAME = r"[a-z0-9][a-z0-9-]{0,62}"
+LOOKUP_NAME = r"[a-z][a-z0-9_]{0,62}"
+
+#: Globs of a trigger by event type; `labels` is compared for equality.
+FILTERS: Mapping[str, tuple[str, ...]] = {
+    "object.created": ("bucket", "key"),
+    "object.removed": ("bucket", "key"),
+    "git.push": ("repository", "branch", "paths"),
+    "git.merged": ("repository", "branch", "paths"),
+    "git.tag": ("repository", "tag"),
+    "git.release": ("repository", "tag"),
+    "alert.firing": ("labels",),
+    "alert.resolved": ("labels",),
+    "manual.fired": (),
+}
+
+#: Designed, not built: (path inside the rule) → what to use for now. A word after `=` is a value of that key.
+NOT_BUILT: Mapping[str, str] = {
+    "trigger.repeat": "a repeat of an event starts nothing; leave it out or write `once`",
+    "run.package": "push the compiled file and name it by `pipeline: name@version`",
+    "limits.budget": "leave it out, or space the runs with `cooldown`",
+    "limits.collect": "leave it out; every event makes a run of its own",
+    "limits.when_busy=replace_waiting": "write `wait` or `skip`",
+    "limits.when_busy=cancel_running": "write `wait` or `skip`",
+    "mode=approve": "write `live`, `observe` or `paused`",
+    "require[].else=approve": "write `skip`",
+}
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
+
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Defaults(_Shape):
+    """What every rule of this file has unless it says otherwise."""
+
+    backend: Text = "default"
+    experiment: Text = "Default"
+    mode: Literal["live", "observe", "paused"] = "live"
+
+
+class TriggerShape(_Shape):
+    """Which events the rule is about."""
+
+    source: Text = Field(description="a source of sources.yaml")
+    event: Text = Field(description="an event type of that source, e.g. object.created")
+    bucket: Text | None = Field(default=None, description="Glob. object.* only")
+    key: Text | None = Field(default=None, description="Glob over the object's key; `*` stops at `/`, `**` does not")
+    repository: Text | None = Field(default=None, description="Glob, e.g. acme/income-model. git.* only")
+    branch: Text | None = Field(default=None, description="Glob. git.push and git.merged only")
+    tag: Text | None = Field(default=None, description="Glob. git.tag and git.release only")
+    paths: list[Text] | None = Field(
+        default=None, min_length=1, description="Globs; one changed path that matches is enough"
+    )
+    labels: dict[str, str] | None = Field(default=None, description="Labels that the alert must have, all of them")
+    repeat: Literal["once"] = Field(default="once", description="A repeat of an event starts nothing")
+
+
+class GitHeadShape(_Shape):
+    """A branch of a configured git source."""
+
+    source: Text = Field(description="a git source of sources.yaml")
+    repository: Text = Field(description="e.g. acme/income-model")
+    branch: Text = Field(description="e.g. main")
+
+
+class LookupShape(_Shape):
+    """A value fetched from the world; exactly one of the three kinds. `${…}` may use the event only."""
+
+    mlflow_model: Text | None = Field(default=None, description="With `alias`: gives name, alias, version, run_id")
+    alias: Text | None = None
+    object_rows: Text | None = Field(default=None, description="URI of an object: gives rows")
+    at_most: Text | None = Field(
+        default=None, description="With object_rows: a larger object is not read. Default 1GiB"
+    )
+    git_head: GitHeadShape | None = Field(default=None, description="The branch's newest known commit: gives url, sha")
+
+
+class RequirementShape(_Shape):
+    """A condition in bare CEL."""
+
+    expr: Text = Field(description="bare CEL that gives true or false")
+    otherwise: Literal["skip"] = Field(default="skip", alias="else")
+    reason: Text = Field(description="what people read when it does not hold")
+
+
+class RunShape(_Shape):
+    """The run to make."""
+
+    pipeline: Text = Field(description="name@version; name@latest must be written out")
+    params: dict[str, Any] = Field(default_factory=dict)
+    reads: list[Text] = Field(default_factory=list, description="URIs that the run reads, for lineage")
+    writes: list[Text] = Field(
+        default_factory=list, description="URIs that it writes: lineage, and no rule feeds itself"
+    )
+    backend: Text | None = None
+    experiment: Text | None = None
+    time_limit: Text = Field(default="24h", description="e.g. 2h; then it is cancelled and its lock released")
+
+
+class LimitsShape(_Shape):
+    """How often and how many at once."""
+
+    lock: Text | None = Field(default=None, description="A name held across rules; `${…}` may use event and rule")
+    max: int | None = Field(default=None, ge=1, le=1000, description="Slots of the lock. Default 1")
+    when_busy: Literal["wait", "skip"] | None = Field(default=None, description="Default wait")
+    cooldown: Text | None = Field(default=None, description="e.g. 6h since the rule's last run")
+
+
+class RuleShape(_Shape):
+    """One rule."""
+
+    description: str = ""
+    trigger: TriggerShape = Field(description="which events it is about")
+    lookup: dict[Annotated[str, Field(pattern=f"^{LOOKUP_NAME}$")], LookupShape] = Field(default_factory=dict)
+    require: list[RequirementShape] = Field(default_factory=list)
+    run: RunShape = Field(description="which pipeline to run, with what")
+    limits: LimitsShape = Field(default_factory=LimitsShape)
+    mode: Literal["live", "observe", "paused"] | None = None
+
+
+class FileShape(_Shape):
+    """A rule file."""
+
+    apiVersion: Literal["kfp-triggers/v1"] = Field(description="write `apiVersion: kfp-triggers/v1`")  # noqa: N815 - the key that Kubernetes users know
+    defaults: Defaults = Field(default_factory=Defaults)
+    rules: dict[Annotated[str, Field(pattern=f"^{RULE_NAME}$")], RuleShape] = Field(
+        min_length=1, description="the rules by name"
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """What `schema.json` holds."""
+    schema = FileShape.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "kfp-triggers rule file"}
