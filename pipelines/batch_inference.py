@@ -28,7 +28,7 @@ class Outputs(NamedTuple):
 def batch_inference(placement: Placement) -> dsl.base_component.BaseComponent:
     """The pipeline, placed."""
 
-    @dsl.pipeline(
+    @dsl.pipeline(  # type: ignore[untyped-decorator]  # kfp has no types
         name=NAME, description="Scores the users of a file: features from Feast as of a moment, a model from MLflow."
     )
     def pipeline(

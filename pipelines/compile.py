@@ -1,4 +1,4 @@
-"""`python -m pipelines.compile OUT`: the pipelines as packages that KFP and kfp.local run, and each component's own YAML.
+"""`python -m pipelines.compile OUT`: the pipelines as packages for KFP and kfp.local, and each component's own YAML.
 
 The same input gives the same bytes. Run by people and by the image's build; a test holds the committed component
 files to it.

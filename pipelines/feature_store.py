@@ -1,30 +1,29 @@
-"""Feast with its DuckDB offline store, on Parquet in S3-style storage: opened, asked for a moment, and not trusted with rows.
+"""Feast with its DuckDB offline store, on Parquet in S3-style storage: opened, asked for a moment, never trusted.
 
 Used by the steps that need features: retrieve_features and prepare_data. Feast answers in any order and may lose or
 repeat rows, so every question carries a row id and the answer is joined back onto it here.
 """
 
-import atexit
-import os
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
+import duckdb
+import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from feast import FeatureStore
+from feast.errors import FeastObjectNotFoundException
+from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
 
+from pipelines.duckdb_storage import connect_duckdb, point_feast_at_storage
 from pipelines.errors import PipelineError
 from pipelines.report import Dataset, stored_object
 from pipelines.storage import ObjectRef, download, parse_s3, stat
-
-if TYPE_CHECKING:  # feast takes five seconds to import; functions that need it say so
-    from feast import FeatureStore
 
 KEY = "user_id"
 TIME = "event_timestamp"
@@ -42,32 +41,26 @@ class Wanted:
     label: str
 
 
-def open_store(bucket: str, config_file: str) -> "FeatureStore":
+def open_store(bucket: str, config_file: str) -> FeatureStore:
     """Fetches feature_store.yaml and opens the store that it describes; registry and data are where it says."""
-    _point_at_storage()
-    from feast import FeatureStore
-
+    point_feast_at_storage()
+    uri = f"s3://{bucket}/{config_file}"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "feature_store.yaml")
         download(ObjectRef(bucket, config_file), path)
         try:
             store = FeatureStore(fs_yaml_file=path)
         except Exception as error:
-            raise PipelineError(
-                f"s3://{bucket}/{config_file} is no Feast configuration: {type(error).__name__}"
-            ) from error
+            reason = (str(error).strip().splitlines() or [""])[0][:300]
+            raise PipelineError(f"Feast cannot open {uri}: {type(error).__name__}: {reason}") from error
     if store.config.offline_store.type != "duckdb":
-        raise PipelineError(
-            f"s3://{bucket}/{config_file} must set `offline_store: {{type: duckdb}}`: the default store drops expired rows"
-        )
-    _connect_duckdb()
+        raise PipelineError(f"{uri} must set `offline_store: {{type: duckdb}}`: Feast's default drops expired rows")
+    connect_duckdb()
     return store
 
 
-def want(store: "FeatureStore", feature_list: Sequence[str]) -> Wanted:
+def want(store: FeatureStore, feature_list: Sequence[str]) -> Wanted:
     """What `feature_list` names: `view:feature` entries, or one feature service (a single entry without a colon)."""
-    from feast.errors import FeastObjectNotFoundException
-
     entries = [entry.strip() for entry in feature_list]
     if not entries:
         raise PipelineError("feature_list is empty; name a feature service or features as view:feature")
@@ -83,7 +76,7 @@ def want(store: "FeatureStore", feature_list: Sequence[str]) -> Wanted:
         ) from error
 
 
-def as_of_features(store: "FeatureStore", wanted: Wanted, entities: pa.Table) -> pa.Table:
+def as_of_features(store: FeatureStore, wanted: Wanted, entities: pa.Table) -> pa.Table:
     """For each row of `entities` (user_id, event_timestamp) its features at that moment, null where Feast has none.
 
     Rows stay in order.
@@ -92,7 +85,8 @@ def as_of_features(store: "FeatureStore", wanted: Wanted, entities: pa.Table) ->
         nobody = pa.table({KEY: pa.array([0], pa.int64()), TIME: pa.array([0], pa.timestamp("us", tz="UTC"))})
         return as_of_features(store, wanted, nobody).slice(0, 0)
     asked = entities.select([KEY, TIME]).append_column(ROW, pa.array(np.arange(entities.num_rows)))
-    answer = store.get_historical_features(entity_df=asked.to_pandas(), features=wanted.request).to_arrow()
+    with _explained(wanted):
+        answer = store.get_historical_features(entity_df=asked.to_pandas(), features=wanted.request).to_arrow()
     return answer.select(list(wanted.names)).take(_places(answer.column(ROW), entities.num_rows))
 
 
@@ -104,15 +98,16 @@ def complete(features: pa.Table) -> Any:
     return present
 
 
-def sightings(store: "FeatureStore", wanted: Wanted, ids: pa.Array, as_of: Any) -> tuple[Any, Any]:
-    """For each of the distinct, sorted `ids`: was it ever seen in every view, and is its newest row in every view within the TTL?
+def sightings(store: FeatureStore, wanted: Wanted, ids: pa.Array, as_of: Any) -> tuple[Any, Any]:
+    """For each of the distinct `ids`: was it ever seen, in every view, and does a row count at `as_of`, in every view?
 
     Feast answers nulls both for an id it never saw and for one whose rows are too old or too new, so the sources are
     asked too.
     """
     seen, live = np.ones(len(ids), bool), np.ones(len(ids), bool)
     for view in wanted.views:
-        found = _seen_in(store, view, ids, as_of)
+        with _explained(wanted):
+            found = _seen_in(store, view, ids, as_of)
         places = pc.index_in(found.column(KEY).combine_chunks(), value_set=ids).to_numpy()
         seen_here, live_here = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
         seen_here[places] = True
@@ -121,7 +116,7 @@ def sightings(store: "FeatureStore", wanted: Wanted, ids: pa.Array, as_of: Any) 
     return seen, live
 
 
-def read_datasets(store: "FeatureStore", wanted: Wanted) -> list[Dataset]:
+def read_datasets(store: FeatureStore, wanted: Wanted) -> list[Dataset]:
     """The lineage of a retrieval: the service or views asked, and the objects that hold their rows."""
     names = [wanted.label] if not isinstance(wanted.request, list) else [view.name for view in wanted.views]
     sources = [
@@ -135,52 +130,16 @@ def read_datasets(store: "FeatureStore", wanted: Wanted) -> list[Dataset]:
     return [Dataset(f"feast:{store.project}", name) for name in names] + objects
 
 
-def _point_at_storage() -> None:
-    """Feast's registry looks at a variable of its own, and boto3 insists on a region."""
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
-        os.environ.setdefault("FEAST_S3_ENDPOINT_URL", endpoint)
-    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
-
-
-def _connect_duckdb() -> None:
-    """Gives ibis, and so Feast, a DuckDB that knows our storage.
-
-    DuckDB takes neither AWS_ENDPOINT_URL nor Feast's endpoint. httpfs comes from its package, nothing is downloaded;
-    it is installed into a folder of this process, for ibis insists on an installed one and a home may be read-only or
-    shared. TimeZone decides what a timestamp without a zone in a source means, and must not be the machine's.
-    """
-    import duckdb
-    import ibis
-
-    extension = (
-        resources.files("duckdb_extension_httpfs") / "extensions" / f"v{duckdb.__version__}" / "httpfs.duckdb_extension"
-    )
-    folder = tempfile.mkdtemp(prefix="duckdb-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    connection = ibis.duckdb.connect(extension_directory=folder, temp_directory=folder)
-    connection.raw_sql(f"INSTALL {_quoted(str(extension))}")
-    connection.raw_sql("LOAD httpfs")
-    connection.raw_sql("SET TimeZone = 'UTC'")
-    connection.raw_sql(f"CREATE SECRET (TYPE s3, {', '.join(_secret())})")
-    ibis.set_backend(connection)
-
-
-def _secret() -> list[str]:
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    values = {
-        "KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID", ""),
-        "SECRET": os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-        "SESSION_TOKEN": os.environ.get("AWS_SESSION_TOKEN", ""),
-        "REGION": os.environ["AWS_DEFAULT_REGION"],
-        "ENDPOINT": endpoint.netloc,
-        "URL_STYLE": "path" if endpoint.netloc else "",
-    }
-    secret = [f"{name} {_quoted(value)}" for name, value in values.items() if value]
-    return [*secret, "USE_SSL false"] if endpoint.scheme == "http" else secret
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+@contextmanager
+def _explained(wanted: Wanted) -> Iterator[None]:
+    """DuckDB's complaints by kind only: their text may quote a row."""
+    try:
+        yield
+    except duckdb.Error as error:
+        sources = ", ".join(str(view.batch_source.path) for view in wanted.views)
+        raise PipelineError(
+            f"the rows of {wanted.label} could not be read from {sources}: {type(error).__name__}"
+        ) from error
 
 
 def _pair(entry: str) -> tuple[str, str]:
@@ -190,7 +149,7 @@ def _pair(entry: str) -> tuple[str, str]:
     return view, feature
 
 
-def _checked(store: "FeatureStore", request: Any, pairs: list[tuple[str, str]], label: str) -> Wanted:
+def _checked(store: FeatureStore, request: Any, pairs: list[tuple[str, str]], label: str) -> Wanted:
     names = [feature for _, feature in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PipelineError(f"feature_list has the same feature name more than once: {', '.join(twice)}")
@@ -213,24 +172,22 @@ def _places(rows: pa.ChunkedArray, asked: int) -> pa.Array:
     return pa.array(places, mask=places < 0)
 
 
-def _seen_in(store: "FeatureStore", view: Any, ids: pa.Array, as_of: Any) -> pa.Table:
+def _seen_in(store: FeatureStore, view: Any, ids: pa.Array, as_of: Any) -> pa.Table:
     """The ids that a view's source has at any time, each with whether one of its rows counts at `as_of`;
 
     the same bounds as Feast's join.
     """
-    import ibis
-    from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
-
     source = view.batch_source
     key = next((column for column, name in source.field_mapping.items() if name == KEY), KEY)
-    rows = DuckDBOfflineStore.pull_all_from_table_or_query(
+    job: Any = DuckDBOfflineStore.pull_all_from_table_or_query(
         config=store.config,
         data_source=source,
         join_key_columns=[key],
         feature_name_columns=[],
         timestamp_field=source.timestamp_field,
         created_timestamp_column=None,
-    ).table
+    )
+    rows = job.table
     time = rows[source.timestamp_field].cast("timestamp('UTC')")
     moment = ibis.literal(as_of).cast("timestamp('UTC')")
     counts = time <= moment

@@ -1,4 +1,4 @@
-"""Where a pipeline's steps run on a cluster: in which image, with whose credentials. Called by the pipelines when they are compiled.
+"""Where a pipeline's steps run on a cluster: in which image, with whose credentials. Called while compiling.
 
 kfp.local ignores all of it: a subprocess has the run's own environment, and in it the same variables.
 """
@@ -11,8 +11,10 @@ IMAGE = "kfp-triggers/components:latest"
 SECRET = "kfp-triggers-components"  # noqa: S105 - the name of a Kubernetes secret
 
 REQUIRED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-OPTIONAL = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN", "FEAST_S3_ENDPOINT_URL", "MLFLOW_TRACKING_URI",
-            "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # fmt: skip
+OPTIONAL = (
+    "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN", "FEAST_S3_ENDPOINT_URL",
+    "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a step tells about itself: one OpenLineage run event, COMPLETE or FAIL, as a JSON object under the run's report prefix.
+"""What a step tells about itself: one OpenLineage run event, COMPLETE or FAIL, under the run's report prefix.
 
 Every component opens a `Step` around its work. The watcher of the run reads the objects afterwards; nothing reads
 them here. Shapes: https://openlineage.io/spec/2-0-2/OpenLineage.json. A dataset's `namespace.rstrip("/") + "/" +

@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from pipelines.errors import PipelineError
 
-# An object up to this size is one PUT; a larger one is a multipart upload, which no reader sees before it is complete either.
+# Up to this size one PUT; a larger object is a multipart upload, which no reader sees before it is complete either.
 ONE_PUT = 64 * 1024 * 1024
 
 

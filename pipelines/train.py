@@ -30,7 +30,7 @@ class Outputs(NamedTuple):
 def train(placement: Placement) -> dsl.base_component.BaseComponent:
     """The pipeline, placed."""
 
-    @dsl.pipeline(
+    @dsl.pipeline(  # type: ignore[untyped-decorator]  # kfp has no types
         name=NAME, description="Trains the model of a repository's commit on the labels of a window and registers it."
     )
     def pipeline(

@@ -47,14 +47,9 @@ EDUCATION = {  # years of schooling stand beside the name, as in the original ta
 }  # fmt: skip
 MARITAL = {"Married": 0.46, "Never-married": 0.33, "Divorced": 0.17, "Widowed": 0.04}
 OCCUPATION = {
-    "Craft": 0.17,
-    "Professional": 0.17,
-    "Managerial": 0.14,
-    "Clerical": 0.13,
-    "Sales": 0.12,
-    "Service": 0.16,
-    "Transport": 0.11,
-}
+    "Craft": 0.17, "Professional": 0.17, "Managerial": 0.14, "Clerical": 0.13,
+    "Sales": 0.12, "Service": 0.16, "Transport": 0.11,
+}  # fmt: skip
 OCCUPATION_SCORE = {"Professional": 0.7, "Managerial": 0.9, "Sales": 0.2, "Service": -0.8}
 
 COLUMNS = pa.schema(
@@ -205,8 +200,7 @@ def _score(frame: pd.DataFrame) -> np.ndarray:
 
 
 def write_feature_store(client: Minio, bucket: str, people: Population) -> None:
-    """Puts features, labels and feature_store.yaml into the bucket and registers the view and the service with Feast.
-    """
+    """Puts features, labels and feature_store.yaml into the bucket and registers view and service with Feast."""
     if not client.bucket_exists(bucket):
         client.make_bucket(bucket)
     table = features(people)
@@ -230,7 +224,7 @@ def apply_registry(config: str, source: str) -> None:
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
         os.environ.setdefault("FEAST_S3_ENDPOINT_URL", endpoint)
     os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
-    from feast import FeatureStore  # five seconds to import, and not needed to make the data
+    from feast import FeatureStore  # noqa: PLC0415 - five seconds, and not needed to make the data
 
     with TemporaryDirectory() as folder:
         path = Path(folder, "feature_store.yaml")
@@ -243,9 +237,9 @@ def definitions(source: str) -> list[Any]:
 
     Feast then reads no file to infer them.
     """
-    from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-    from feast.data_format import ParquetFormat
-    from feast.types import from_value_type
+    from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType  # noqa: PLC0415 - as above
+    from feast.data_format import ParquetFormat  # noqa: PLC0415
+    from feast.types import from_value_type  # noqa: PLC0415
 
     types = {"int64": ValueType.INT64, "string": ValueType.STRING, "double": ValueType.DOUBLE}
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+import mlflow
 import numpy as np
 import pyarrow.parquet as pq
+from sklearn import metrics
 
 from pipelines.errors import PipelineError
 from pipelines.report import Step
@@ -24,8 +26,6 @@ class Quality:
 
 def evaluate(model: str, test_set: str, step: Step) -> Quality:
     """Scores the test set with the saved model, as an inference run would load it."""
-    import mlflow
-
     table = pq.read_table(test_set, partitioning=None)
     estimator = mlflow.sklearn.load_model(model)
     classes = [str(name) for name in estimator.classes_]
@@ -40,8 +40,6 @@ def evaluate(model: str, test_set: str, step: Step) -> Quality:
 
 def measure(truth: Any, probability: Any) -> Quality:
     """Accuracy, areas, and the curves behind them."""
-    from sklearn import metrics
-
     positive, said = np.asarray(truth) == HIGH, np.asarray(probability) > 0.5
     rates = metrics.roc_curve(positive, probability)
     figures = {

@@ -4,18 +4,17 @@ The split is by time: the newest fifth is the test, and no moment lies on both s
 future of the training.
 """
 
-import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.components.prepare_data.about import labelled
 from pipelines.errors import PipelineError
 from pipelines.feature_store import KEY, TIME, as_of_features, complete, open_store, read_datasets, want
 from pipelines.instant import parse_instant
@@ -24,7 +23,6 @@ from pipelines.storage import ObjectRef, Stored, download, parse_s3
 
 LABEL, CLASSES = "income", ("<=50K", ">50K")
 TEST_SHARE = 0.2
-ABOUT = b"kfp_triggers.training_set"  # what the later steps must know of the window travels in the file
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def prepare(
     start = chosen.since or labels.column(TIME)[0].as_py()
     about = {"start": start.isoformat(), "end": chosen.as_of.isoformat(), "features": wanted.label}
     for part, path in zip((train, test), paths, strict=True):
-        pq.write_table(part.replace_schema_metadata({ABOUT: json.dumps(about)}), path, compression="zstd")
+        pq.write_table(labelled(part, about), path, compression="zstd")
     step.facts |= {"window": about, "train": _counts(train), "test": _counts(test)}
 
 
@@ -116,16 +114,10 @@ def split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
         counts = _counts(part)
         if empty := [label for label in CLASSES if not counts[label]]:
             raise PipelineError(
-                f"{name} of the labels in the window ({part.num_rows} rows) has no {' and no '.join(empty)}: take a longer window"
+                f"{name} of the labels in the window ({part.num_rows} rows) has no {' and no '.join(empty)}: "
+                "take a longer window"
             )
     return train, test
-
-
-def about(path: str) -> dict[str, Any]:
-    """What a training set says of itself: the window's ends and the features' name."""
-    metadata: Mapping[bytes, bytes] = pq.read_schema(path).metadata
-    found: dict[str, Any] = json.loads(metadata[ABOUT])
-    return found
 
 
 def _label_schema(schema: pa.Schema, uri: str) -> pa.Schema:

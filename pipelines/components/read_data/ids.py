@@ -19,7 +19,7 @@ from pipelines.errors import PipelineError
 
 COLUMN = "user_id"
 SCHEMA = pa.schema([("line", pa.int64()), (COLUMN, pa.int64())])
-ROW_GROUP = 1_000_000
+ROW_GROUP = 200_000
 INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipelines.components.prepare_data.about import about
 from pipelines.components.register_model.registry import Candidate
-from pipelines.components.prepare_data.training_set import about
 
 
 def candidate(name: str, paths: tuple[str, str], figures: dict[str, float], told: dict[str, str]) -> Candidate:

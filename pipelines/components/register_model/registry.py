@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
 from pipelines.errors import PipelineError
 from pipelines.report import Step, commit, model_version
 
@@ -30,8 +34,6 @@ class Candidate:
 
 def register(candidate: Candidate, step: Step) -> int:
     """The version of this run key: found, or made. The model's first version becomes its champion."""
-    from mlflow.exceptions import MlflowException
-
     if not candidate.run_key or "'" in candidate.run_key:
         raise PipelineError("run_key must be a token without quotes; without one a repeated run would register twice")
     try:
@@ -49,8 +51,6 @@ def register(candidate: Candidate, step: Step) -> int:
 
 def versions_of(name: str, run_key: str) -> list[int]:
     """The versions that a run made, the first one first."""
-    from mlflow import MlflowClient
-
     found = MlflowClient().search_model_versions(f"name = '{name}' and tags.run_key = '{run_key}'")
     return sorted(int(version.version) for version in found)
 
@@ -60,8 +60,6 @@ def crown(name: str, version: int) -> None:
 
     replacing a champion is a promotion, which is not ours to make.
     """
-    from mlflow import MlflowClient
-
     client = MlflowClient()
     if ALIAS not in client.get_registered_model(name).aliases:
         client.set_registered_model_alias(name, ALIAS, str(version))
@@ -72,10 +70,9 @@ def _make(candidate: Candidate) -> int:
 
     a version without its run key can't be left behind.
     """
-    import mlflow
-
     mlflow.set_experiment(candidate.name)
     with mlflow.start_run(run_name=candidate.run_key, tags=candidate.tags) as run:
+        mlflow.log_params((mlflow.models.Model.load(candidate.folder).metadata or {}).get("params", {}))
         mlflow.log_metrics(candidate.figures)
         mlflow.log_artifacts(str(candidate.folder), "model")
     source = f"runs:/{run.info.run_id}/model"
@@ -84,8 +81,6 @@ def _make(candidate: Candidate) -> int:
 
 
 def _settle(candidate: Candidate, made: int) -> int:
-    from mlflow import MlflowClient
-
     first = versions_of(candidate.name, candidate.run_key)[0]
     if first != made:
         MlflowClient().delete_model_version(candidate.name, str(made))

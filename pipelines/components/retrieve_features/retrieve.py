@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from feast import FeatureStore
 
 from pipelines.components.retrieve_features.summary import Summary
 from pipelines.feature_store import (
@@ -32,9 +33,6 @@ from pipelines.feature_store import (
 from pipelines.instant import parse_instant
 from pipelines.report import Step
 from pipelines.storage import ObjectRef
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
 
 CHUNK = 1_000_000  # rows asked of Feast at once: what bounds the memory
 STATUSES = ("ok", "unknown", "expired", "invalid")
@@ -69,7 +67,7 @@ def retrieve(config: ObjectRef, feature_list: Sequence[str], as_of: str, paths: 
     step.facts |= {"as_of": moment.isoformat(), "features": summary.figures()}
 
 
-def features_of(requested: pa.Table, store: "FeatureStore", wanted: Wanted, as_of: datetime) -> tuple[pa.Table, Any]:
+def features_of(requested: pa.Table, store: FeatureStore, wanted: Wanted, as_of: datetime) -> tuple[pa.Table, Any]:
     """One chunk of requested rows with status and features, and which of them have a row within its TTL."""
     given = requested.column(KEY).combine_chunks()
     ids = pc.unique(given.drop_null()).sort()

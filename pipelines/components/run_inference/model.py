@@ -4,6 +4,7 @@ Loading a model runs its code: the registry must be trusted.
 """
 
 import logging
+import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,8 +13,10 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 from pipelines.errors import PipelineError
 
@@ -93,9 +96,7 @@ def positive_class(classes: Any, uri: str) -> int:
 
 
 def _load_sklearn(uri: str) -> Model:
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills the run's log
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)

@@ -5,7 +5,6 @@ Only rows that are `ok` reach the model; the others pass by with nulls, so that 
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np

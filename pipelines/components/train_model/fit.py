@@ -11,18 +11,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import skops.io
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from sklearn.compose import make_column_transformer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from pipelines.components.train_model.repository import Repository, open_repository, unpack
 from pipelines.errors import PipelineError
 from pipelines.report import Step
 
 NOT_FEATURES = ("user_id", "event_timestamp", "income")
-OWN = ("sklearn.", "numpy.", "scipy.", "builtins.")
+OWN = ("sklearn.", "numpy.", "scipy.")
 PACKAGES = ("mlflow", "scikit-learn", "numpy", "pandas", "scipy", "skops")
 TYPES = {
     "int64": "long",
@@ -65,17 +72,11 @@ def fit(estimator: Any, features: pa.Table, labels: pd.Series) -> Any:
 
 def reads_columns(estimator: Any) -> bool:
     """A Pipeline, or a search over one, takes the feature columns as they are."""
-    from sklearn.pipeline import Pipeline
-
     return isinstance(estimator, Pipeline) or (hasattr(estimator, "estimator") and reads_columns(estimator.estimator))
 
 
 def behind_encoding(estimator: Any, schema: pa.Schema) -> Any:
     """Any other estimator gets one-hot words and scaled numbers."""
-    from sklearn.compose import make_column_transformer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
     words = [field.name for field in schema if TYPES.get(str(field.type)) == "string"]
     numbers = [field.name for field in schema if field.name not in words]
     encoding = make_column_transformer(
@@ -86,8 +87,6 @@ def behind_encoding(estimator: Any, schema: pa.Schema) -> Any:
 
 def save(estimator: Any, schema: pa.Schema, repository: Repository, output: Path) -> None:
     """An MLflow model with its signature, exact requirements and the repository's code."""
-    import mlflow
-
     code = [
         str(path)
         for path in sorted(repository.folder.iterdir())
@@ -104,6 +103,7 @@ def save(estimator: Any, schema: pa.Schema, repository: Repository, output: Path
             skops_trusted_types=trusted_types(estimator, repository.trusted_types),
             pip_requirements=pinned(repository.requirements),
             code_paths=code,
+            metadata={"params": repository.params},
         )
 
 
@@ -119,9 +119,6 @@ def pinned(requirements: tuple[str, ...]) -> list[str]:
 
 def signature(schema: pa.Schema) -> Any:
     """The features by name and type, in order, and the class that comes out."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
     if strange := [f"{field.name} ({field.type})" for field in schema if str(field.type) not in TYPES]:
         raise PipelineError(f"features of a type that no model can name: {', '.join(strange)}")
     inputs = Schema([ColSpec(TYPES[str(field.type)], field.name) for field in schema])
@@ -130,8 +127,6 @@ def signature(schema: pa.Schema) -> Any:
 
 def trusted_types(estimator: Any, vouched: tuple[str, ...]) -> list[str]:
     """The types that loading must be allowed to make, or an error that names those nobody vouched for."""
-    import skops.io
-
     try:
         found = skops.io.get_untrusted_types(data=skops.io.dumps(estimator))
     except Exception as error:

@@ -66,7 +66,7 @@ values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)
 )
 FIELDS = ["object", "bucket", "key", "name", "stem", "ext", "size", "metadata", "version_id"]
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=80, deadline=None)
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +142,7 @@ def test_any_event_ends_in_a_decision(
         json.dumps(dict(found.params), allow_nan=False).encode()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_a_mangled_file_loads_or_complains_at_a_line(data: st.DataObject, load: Callable[..., Any]) -> None:
     start = data.draw(st.integers(0, len(CURIOUS)))

@@ -1,0 +1,167 @@
+"""Stand-ins for foreign systems behind their ports: a backend, a registry, an object store, a clock. Never our own code.
+
+They refuse what the real ones refuse, and can be told to fail or to be killed at a named point.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from service.errors import Permanent, Temporary
+from service.lifecycle import State
+from service.ports import Job, ModelVersion, ObjectInfo, Observed, Pipeline
+from triggers.schema import Input
+
+TEXT = Input(type="STRING", optional=False)
+SCORING = Pipeline(
+    reference="scoring@v1",
+    name="scoring",
+    version="v1",
+    digest="d1",
+    inputs={
+        "uri": TEXT,
+        "model_version": Input(type="NUMBER_INTEGER", optional=True, default=1),
+        "run_key": Input(type="STRING", optional=True, default=""),
+        "report_uri": Input(type="STRING", optional=True, default=""),
+        "as_of": Input(type="STRING", optional=True, default=""),
+    },
+)
+
+
+class Killed(BaseException):
+    """kill -9 of the process, at the point where it is raised: nothing after it happens."""
+
+
+@dataclass
+class FakeClock:
+    """Time that moves when it is told to."""
+
+    at: datetime = datetime(2026, 11, 21, 7, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+    def forward(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+@dataclass
+class FakeBackend:
+    """A backend of the remote kind: `create` is not idempotent, and counts how often it was asked for each run key."""
+
+    kind: str = "fake"
+    settle: float = 60.0
+    created: list[tuple[str, str]] = field(default_factory=list)  #: (run key, id)
+    seen: dict[str, Observed] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
+    before_create: Exception | Killed | None = None  #: raised once, with nothing made
+    after_create: Exception | Killed | None = None  #: raised once, with the run made
+    away: bool = False
+
+    def pipeline(self, reference: str) -> Pipeline:
+        if self.away:
+            raise Temporary("the backend does not answer")
+        if reference != SCORING.reference:
+            raise Permanent(f"there is no {reference}; there is {SCORING.reference}")
+        return SCORING
+
+    def find(self, run_key: str) -> str | None:
+        if self.away:
+            raise Temporary("the backend does not answer")
+        return next((backend_id for key, backend_id in self.created if key == run_key), None)
+
+    def create(self, job: Job) -> str:
+        if problem := self.before_create:
+            self.before_create = None
+            raise problem
+        backend_id = f"id-{len(self.created)}"
+        self.created.append((job.run_key, backend_id))
+        self.seen[backend_id] = Observed(state=State.RUNNING)
+        if problem := self.after_create:
+            self.after_create = None
+            raise problem
+        return backend_id
+
+    def observe(self, backend_ids: Sequence[str]) -> Mapping[str, Observed]:
+        if self.away:
+            raise Temporary("the backend does not answer")
+        return {one: self.seen.get(one, Observed(state=State.GONE)) for one in backend_ids}
+
+    def cancel(self, backend_id: str) -> None:
+        self.cancelled.append(backend_id)
+        self.seen[backend_id] = Observed(state=State.CANCELLED)
+
+    def log(self, backend_id: str) -> str:
+        return f"log of {backend_id}"
+
+    def end(self, state: State = State.SUCCEEDED, error: str = "") -> None:
+        """Everything that runs ends so."""
+        for backend_id, observed in self.seen.items():
+            if observed.state is State.RUNNING:
+                self.seen[backend_id] = Observed(state=state, error=error)
+
+
+@dataclass
+class FakeRegistry:
+    """One model with one alias."""
+
+    version: int = 3
+    away: bool = False
+
+    def by_alias(self, name: str, alias: str) -> ModelVersion:
+        if self.away:
+            raise Temporary("the registry does not answer")
+        if (name, alias) != ("income-classifier", "champion"):
+            raise Permanent(f"there is no {name}@{alias}")
+        return ModelVersion(name=name, alias=alias, version=self.version, run_id="r", source="", tags={})
+
+    def tagged(self, run_key: str) -> Sequence[ModelVersion]:
+        if self.away:
+            raise Temporary("the registry does not answer")
+        return ()
+
+
+@dataclass
+class FakeObjects:
+    """Objects by URI."""
+
+    found: dict[str, bytes] = field(default_factory=dict)
+    away: bool = False
+
+    def stat(self, uri: str, version_id: str = "") -> ObjectInfo:
+        body = self._body(uri)
+        return ObjectInfo(
+            uri=uri,
+            size=len(body),
+            etag=hashlib.sha256(body).hexdigest()[:32],
+            version_id="",
+            last_modified=datetime(2026, 11, 21, tzinfo=UTC),
+            content_type="text/csv",
+            metadata={},
+        )
+
+    def rows(self, uri: str, version_id: str = "", *, at_most: int) -> int:
+        return len([line for line in self._body(uri).splitlines() if line.strip()]) - 1
+
+    def reports(self, prefix: str) -> Mapping[str, bytes]:
+        if self.away:
+            raise Temporary("the object store does not answer")
+        return {uri.rsplit("/", 1)[1]: body for uri, body in self.found.items() if uri.startswith(f"{prefix}/")}
+
+    def _body(self, uri: str) -> bytes:
+        if self.away:
+            raise Temporary("the object store does not answer")
+        if uri not in self.found:
+            raise Permanent(f"there is no {uri}")
+        return self.found[uri]
+
+
+@dataclass
+class FakeBell:
+    """Remembers who was rung for, and rings nobody: a test answers, or leaves it to the sweep."""
+
+    rung: list[tuple[str, str]] = field(default_factory=list)
+
+    def ring(self, task: str, key: str) -> None:
+        self.rung.append((task, key))
