@@ -162,6 +162,9 @@ def _checked(store: FeatureStore, request: Any, pairs: list[tuple[str, str]], la
             raise PipelineError(
                 f"feature view {view.name!r} is keyed by {', '.join(keys) or 'nothing'}; this pipeline asks by {KEY}"
             )
+    known = {(view.name, feature.name) for view in views for feature in view.features}
+    if strange := [f"{view}:{feature}" for view, feature in pairs if (view, feature) not in known]:
+        raise PipelineError(f"feature_list names what Feast does not have: {', '.join(strange)}")
     return Wanted(request, tuple(names), tuple(views), label)
 
 

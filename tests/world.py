@@ -101,7 +101,13 @@ def made(tmp_path: Path) -> Iterator[World]:
 
 def notification(key: str = "incoming/a.csv", **changes: object) -> bytes:
     """What MinIO posts for a new object."""
-    told = {"key": quote_plus(key), "size": 12, "eTag": "e1", "contentType": "text/csv", "sequencer": "187A5B1C2D3E4F50"}
+    told = {
+        "key": quote_plus(key),
+        "size": 12,
+        "eTag": "e1",
+        "contentType": "text/csv",
+        "sequencer": "187A5B1C2D3E4F50",
+    }
     told |= {"userMetadata": {"content-type": "text/csv"}} | changes
     record = {
         "eventVersion": "2.0",

@@ -127,6 +127,8 @@ def _message(kind: SourceType, error: Any) -> str:
         return "unknown key"
     if error["loc"] == ("auth",):
         return "can only be `none`; leave it out where there is a token"
+    if error["type"] == "too_short":
+        return "must hold at least one"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     return str(error["msg"]).replace("Input should", "must").replace("String should", "must")

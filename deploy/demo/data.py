@@ -110,8 +110,9 @@ def labels(people: Population, table: pa.Table | None = None) -> pa.Table:
 
 
 def requested_csv(people: Population, rows: int = 5_000) -> bytes:
-    """A file of ids to score: `rows` requested rows, in UTF-8 with a byte order mark, CRLF, one blank line and one id that is none.
+    """A file of ids to score: `rows` requested rows, in UTF-8 with a byte order mark and CRLF.
 
+    One line is blank, which is no requested row, and one id is not a number.
     2 % belong to nobody, 3 % are expired, 1 % have only a future; 2 % of the rest stand there twice.
     """
     random = np.random.default_rng(people.seed + 2)

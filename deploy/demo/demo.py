@@ -112,16 +112,16 @@ def prepare(home: Path) -> tuple[Path, Path]:
     (home / "secrets").mkdir(mode=0o700)
     for name in ("uploads", "model-repo", "drift"):
         (home / "secrets" / name).write_text(os.urandom(24).hex())
-    run("python", "-m", "pipelines.compile", str(home / "packages"), program=sys.executable)
+    run(sys.executable, "-m", "pipelines.compile", str(home / "packages"))
     git("init", "--quiet", "--bare", "--initial-branch=main", str(bare))
     git("clone", "--quiet", str(bare), str(clone))
     shutil.copy(HERE.parent / "git" / "post-receive", bare / "hooks" / "post-receive")
     return bare, clone
 
 
-def run(*argv: str, program: str | None = None, cwd: Path | None = None) -> str:
+def run(*argv: str, cwd: Path | None = None) -> str:
     """A command that must succeed; its output."""
-    done = subprocess.run(argv, executable=program, cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(f"{' '.join(argv[:4])} failed:\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr
@@ -144,12 +144,14 @@ def configure_hook(demo: Demo) -> None:
 
 
 def people(demo: Demo) -> None:
-    """Features, labels and Feast's registry in their buckets."""
+    """Features, labels and Feast's registry in their buckets; Feast is imported in a process of its own."""
     assert demo.stack.s3 is not None
-    os.environ.update(demo.stack.s3.environment())
-    population = demo.data.Population(now=demo.now)
+    env = {**os.environ, **demo.stack.s3.environment()}
+    argv = [sys.executable, str(HERE / "data.py"), "--bucket", "feature-store", "--now", demo.now.isoformat()]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"the people could not be made:\n{done.stderr}")
     store = client(demo.stack.s3)
-    demo.data.write_feature_store(store, "feature-store", population)
     labels = store.get_object("feature-store", "labels.parquet").read()
     store.put_object("labels", "income.parquet", io.BytesIO(labels), len(labels))
 
@@ -307,6 +309,14 @@ def kfp_triggers(demo: Demo, *argv: str) -> tuple[str, int]:
     return done.stdout + done.stderr, done.returncode
 
 
+STORIES: Sequence[tuple[str, Callable[[Demo], str]]] = (
+    ("The model repository's first push trains the first champion", first_push),
+    ("A file of user ids is dropped into the bucket", dropped_file),
+    ("A second commit is pushed", second_push),
+    ("A drift alert fires, repeats and resolves", alert),
+)
+
+
 def tell(number: int, title: str, story: Callable[[Demo], str], demo: Demo) -> bool:
     """Play one story and say how it came out."""
     console.print(f"[bold]{number}. {title}[/bold]")
@@ -334,14 +344,8 @@ def play(home: Path, *, stay: bool) -> bool:
         configure_hook(demo)
         people(demo)
         console.print(f"   ready after {time.monotonic() - began:.0f} s\n")
-        good = all(
-            [
-                tell(0, "The model repository's first push trains the first champion", first_push, demo)
-                and tell(1, "A file of user ids is dropped into the bucket", dropped_file, demo),
-                tell(2, "A second commit is pushed", second_push, demo),
-                tell(3, "A drift alert fires, repeats and resolves", alert, demo),
-            ]
-        )
+        # Each needs the one before it, so the first that fails is the last that is played.
+        good = all(tell(number, title, story, demo) for number, (title, story) in enumerate(STORIES))
         clean = account(demo) if good else False
         console.print(
             f"\n{'every story came out' if good and clean else 'something failed'} "

@@ -26,7 +26,9 @@ def sweep(app: App) -> None:
     _each(app, "events.decide", app.ledger.events.due, decide)
     _each(app, "decisions.ask", app.ledger.decisions.due, decide_again)
     _each(app, "runs.submit", app.ledger.runs.due, submit)
-    for item in app.ledger.runs.unrecorded(now - timedelta(days=7)):
+    # Younger ones are being recorded by the watch that saw them end.
+    young = timedelta(seconds=app.pace.takeover)
+    for item in app.ledger.runs.unrecorded(now - timedelta(days=7), now - young):
         record(app, item)
 
 

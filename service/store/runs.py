@@ -195,15 +195,15 @@ class SqlRuns:
         """Those that a person cancelled and that have not ended."""
         return self._all(select(run).where(run.c.cancel_asked_at.is_not(None), run.c.state.not_in(TERMINAL)))
 
-    def unrecorded(self, since: datetime) -> Sequence[RunRecord]:
-        """Those that ended in a backend and whose lineage is not in."""
+    def unrecorded(self, since: datetime, until: datetime) -> Sequence[RunRecord]:
+        """Those that ended in a backend between these times and whose lineage is not in."""
         ended = [State.SUCCEEDED, State.FAILED, State.CANCELLED, State.GONE]
         return self._all(
             select(run).where(
                 run.c.state.in_(ended),
                 run.c.backend_id != "",
                 run.c.recorded_at.is_(None),
-                run.c.ended_at >= micros(since),
+                run.c.ended_at.between(micros(since), micros(until)),
             )
         )
 

@@ -161,11 +161,14 @@ def test_a_message_delivered_many_times_makes_one_run(world: World, drop: Drop) 
     assert len(world.backend.created) == 1
 
 
-TWO_RULES = RULES + """
+TWO_RULES = (
+    RULES
+    + """
   neighbour:
     trigger: {source: uploads, event: object.created, key: "incoming/**"}
     run: {pipeline: scoring@v1, params: {uri: "${event.object}"}}
 """
+)
 
 
 def test_a_dead_registry_delays_its_own_rule_alone(world: World, drop: Drop) -> None:
@@ -289,7 +292,7 @@ def test_a_report_that_cannot_be_read_now_is_read_later(world: World, drop: Drop
     world.later(1)
     assert only_run(world).recorded_at is None
     world.objects.away = False
-    world.later(5)
+    world.later(11)
     assert only_run(world).recorded_at is not None
 
 

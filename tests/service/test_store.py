@@ -42,7 +42,9 @@ def arrival(*events: Event, transport: str = "t1", body: bytes = b"\xff\x00{}") 
 
 
 def push(sha: str) -> Event:
-    return Event(type="git.push", subject="r@main", time=NOW, data={"sha": sha}, stream="r@refs/heads/main", position=sha)
+    return Event(
+        type="git.push", subject="r@main", time=NOW, data={"sha": sha}, stream="r@refs/heads/main", position=sha
+    )
 
 
 def claim(now: datetime = NOW, seconds: float = 30, holder: str = "me") -> Claim:
@@ -168,7 +170,8 @@ def test_two_deliveries_of_one_object_tell_of_one_event(store: Store) -> None:
 
 def test_a_ref_that_goes_there_and_back_is_three_events_and_a_repeat_is_none(store: Store) -> None:
     accepted = [
-        store.events.accept(arrival(push(sha), transport=str(number))) for number, sha in enumerate(["b", "b", "a", "b"])
+        store.events.accept(arrival(push(sha), transport=str(number)))
+        for number, sha in enumerate(["b", "b", "a", "b"])
     ]
     assert [one.duplicate for one in accepted] == [False, True, False, False]
     assert len({one.event_ids[0] for one in accepted}) == 3

@@ -73,11 +73,12 @@ def read_labels(uri: str) -> tuple[pa.Table, ObjectRef, Stored]:
         path = Path(folder, "labels.parquet")
         stored = download(ref, path)
         try:
-            table = pq.read_table(path, columns=[KEY, TIME, LABEL], partitioning=None)
-        except (pa.ArrowInvalid, KeyError) as error:
+            schema = pq.read_schema(path)
+        except pa.ArrowInvalid as error:
             raise PipelineError(f"{uri} must be Parquet with the columns {KEY}, {TIME}, {LABEL}") from error
-    if missing := [name for name in (KEY, TIME, LABEL) if name not in table.column_names]:
-        raise PipelineError(f"{uri} has no column {', '.join(missing)}")
+        if missing := [name for name in (KEY, TIME, LABEL) if name not in schema.names]:
+            raise PipelineError(f"{uri} has no column {', '.join(missing)}")
+        table = pq.read_table(path, columns=[KEY, TIME, LABEL], partitioning=None)
     return table.cast(_label_schema(table.schema, uri)), ref, stored
 
 

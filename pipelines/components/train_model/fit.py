@@ -30,6 +30,7 @@ from pipelines.report import Step
 
 NOT_FEATURES = ("user_id", "event_timestamp", "income")
 OWN = ("sklearn.", "numpy.", "scipy.")
+HARMLESS = ("builtins.object",)  # the dtype that a column selector looks for
 PACKAGES = ("mlflow", "scikit-learn", "numpy", "pandas", "scipy", "skops")
 TYPES = {
     "int64": "long",
@@ -133,7 +134,7 @@ def trusted_types(estimator: Any, vouched: tuple[str, ...]) -> list[str]:
         raise PipelineError(
             f"the estimator cannot be saved with skops: {type(error).__name__}; see pipelines/README.md"
         ) from error
-    if strange := [name for name in found if not name.startswith(OWN) and name not in vouched]:
+    if strange := [name for name in found if not name.startswith(OWN) and name not in (*HARMLESS, *vouched)]:
         raise PipelineError(
             f"the estimator holds types that are not scikit-learn's: {', '.join(strange)}. "
             "If they are yours, vouch for them in model.py: TRUSTED_TYPES = [...]"

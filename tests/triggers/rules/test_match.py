@@ -76,6 +76,12 @@ def test_a_star_stops_at_a_slash(
         ("{source: model-repo, event: git.push, paths: [src/**, '*.py']}", "git.push", {"paths": ["a", "b.py"]}, None),
         ("{source: model-repo, event: git.push, paths: [src/**]}", "git.push", {"paths": ["a"]}, Reason.FILTERED),
         ("{source: model-repo, event: git.push, paths: [src/**]}", "git.push", {"paths": []}, Reason.FILTERED),
+        (
+            "{source: model-repo, event: git.push, paths: [src/**]}",
+            "git.push",
+            {"paths": ["a"], "paths_complete": False},
+            None,
+        ),
         ("{source: model-repo, event: git.tag, tag: v*}", "git.tag", {"tag": "v1.4"}, None),
         (
             "{source: drift, event: alert.firing, labels: {a: b}}",

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -14,7 +15,7 @@ from triggers.sources import SOURCES
 CAPTURED = Path(__file__).parent / "captured"
 RECEIVED_AT = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "minio": {"buckets": ["user-ids", "models"]},
     "alertmanager": {},
     "github": {"repositories": ["Codertocat/Hello-World"]},

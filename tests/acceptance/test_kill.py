@@ -1,0 +1,119 @@
+"""kill -9 of the API, the worker and Redis, alone and all at once, while a file is being scored by the real pipeline.
+
+One run, one output, a clean account: with Redis back, and with Redis gone for good.
+"""
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from service.buckets import client
+
+IDS = b"user_id\n1000003\n1000004\n9000001\n"
+
+
+def drop(running: Any, name: str) -> str:
+    key = f"incoming/kill/{name}.csv"
+    client(running.stack.s3).put_object("user-ids", key, io.BytesIO(IDS), len(IDS))
+    return key
+
+
+def wait(look: Callable[[], Any], within: float = 90) -> Any:
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {within} s")
+
+
+def runs_of(running: Any, key: str) -> list[dict[str, Any]]:
+    return [
+        run for run in from_store(running, "runs", "list", "--limit", "500")["items"] if key in run["params"].values()
+    ]
+
+
+def from_store(running: Any, *argv: str) -> Any:
+    """By the command line, which needs no API."""
+    said, _ = running_cli(running, *argv, "--json")
+    return json.loads(said)
+
+
+def running_cli(running: Any, *argv: str) -> tuple[str, int]:
+    done = subprocess.run(
+        [sys.executable, "-m", "service.cli", "--home", str(running.stack.home), *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout, done.returncode
+
+
+def executions(running: Any, run_key: str) -> int:
+    """How often its pipeline was begun: kfp.local makes a folder each time."""
+    return len(list((running.stack.home / "data" / "runs" / run_key / "root").iterdir()))
+
+
+def check_one_run_one_output(running: Any, key: str) -> None:
+    ended = wait(lambda: [run for run in runs_of(running, key) if run["recorded_at"]])
+    (run,) = runs_of(running, key)
+    assert [run["state"] for run in ended] == ["succeeded"], run["error"]
+    assert executions(running, run["run_key"]) == 1
+    store = client(running.stack.s3)
+    folder = run["params"]["output_file_name"].rpartition("/")[0]
+    stem = key.rpartition("/")[2].removesuffix(".csv")
+    made = [item for item in store.list_objects("predictions", f"{folder}/") if f"/{stem}-" in str(item.object_name)]
+    assert len(made) == 1
+    versions = list(store.list_objects("predictions", str(made[0].object_name), include_version=True))
+    assert len(versions) == 1
+    table = pq.read_table(io.BytesIO(store.get_object("predictions", str(made[0].object_name)).read()))
+    assert table.column("line").to_pylist() == [2, 3, 4]
+    said, code = running_cli(running, "verify")
+    assert code == 0, said
+
+
+def in_the_middle(running: Any, key: str) -> None:
+    """Once the run is being executed."""
+    wait(lambda: [run for run in runs_of(running, key) if run["state"] in {"submitted", "running"}])
+
+
+@pytest.mark.parametrize(
+    "victims", [("api",), ("worker",), ("redis",), ("api", "worker", "redis")], ids=lambda names: "+".join(names)
+)
+def test_one_run_one_output_whoever_is_killed_in_the_middle(running: Any, victims: tuple[str, ...]) -> None:
+    key = drop(running, "middle-" + "-".join(victims))
+    in_the_middle(running, key)
+    for name in victims:
+        running.supervisor.kill(name)
+    check_one_run_one_output(running, key)
+
+
+def test_killed_as_soon_as_the_event_is_stored_the_run_still_comes(running: Any) -> None:
+    key = drop(running, "at-once")
+    subject = f"s3://user-ids/{key}"
+    wait(lambda: [one for one in from_store(running, "events", "list")["items"] if one["subject"] == subject])
+    for name in ("api", "worker", "redis"):
+        running.supervisor.kill(name)
+    check_one_run_one_output(running, key)
+
+
+def test_with_redis_gone_for_good_the_work_is_done_without_it(running: Any) -> None:
+    redis = running.supervisor.process("redis")
+    running.supervisor.stop("redis")
+    try:
+        before = drop(running, "no-redis")
+        in_the_middle(running, before)
+        running.supervisor.kill("api")
+        running.supervisor.kill("worker")
+        check_one_run_one_output(running, before)
+        after = drop(running, "still-no-redis")
+        check_one_run_one_output(running, after)
+    finally:
+        running.supervisor.start(redis)

@@ -1,0 +1,259 @@
+"""The real parts that pipelines meet: MinIO, MLflow, a Feast store filled by the demo's generator, KFP's local runner."""
+
+import importlib.util
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from minio import Minio
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+# What a run's process does, as the local backend does it: compiled YAML in, outputs as JSON out.
+LOCAL_RUN = """
+import json, sys
+from kfp import components, local
+package, root, params = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+pipeline = components.load_component_from_file(package)
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
+print("OUTPUTS", json.dumps(pipeline(**params).outputs))
+"""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A running MinIO."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    @property
+    def client(self) -> Minio:
+        host = self.endpoint.partition("://")[2]
+        return Minio(endpoint=host, access_key=self.access_key, secret_key=self.secret_key, secure=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How one local run ended."""
+
+    code: int
+    log: str
+    outputs: dict[str, Any]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"{process.args!r} ended with {process.returncode}")
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"{url} did not answer")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """MinIO on a free port, with credentials of its own."""
+    folder = tmp_path_factory.mktemp("minio")
+    storage = Storage(f"http://127.0.0.1:{_free_port()}", secrets.token_hex(8), secrets.token_hex(16))
+    binary = os.environ.get("MINIO_BINARY", "/tmp/gobuild/bin/minio")
+    host = storage.endpoint.partition("://")[2]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [binary, "server", str(folder / "data"), "--address", host, "--console-address", "127.0.0.1:0"],
+            env=os.environ | {"MINIO_ROOT_USER": storage.access_key, "MINIO_ROOT_PASSWORD": storage.secret_key},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            _wait(f"{storage.endpoint}/minio/health/live", process)
+            yield storage
+        finally:
+            _stop(process)
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An MLflow server that keeps and serves its artifacts itself."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    port = _free_port()
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+                *store,
+            ],
+            cwd=folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            _wait(f"http://127.0.0.1:{port}/health", process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            _stop(process)
+
+
+@pytest.fixture(scope="session")
+def demo() -> ModuleType:
+    """deploy/demo/data.py, which is no package."""
+    spec = importlib.util.spec_from_file_location("demo_data", ROOT / "deploy/demo/data.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["demo_data"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def people(demo: ModuleType) -> Any:
+    """A small population at NOW."""
+    return demo.Population(now=NOW, size=2_000)
+
+
+@pytest.fixture(scope="session")
+def feature_bucket(minio: Storage, people: Any) -> str:
+    """A bucket that the demo's own command has filled with features, labels and a Feast registry."""
+    command = ["deploy/demo/data.py", "--bucket", "features", "--people", str(people.size), "--now", NOW.isoformat()]
+    environment = os.environ | minio.environment
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    return "features"
+
+
+@pytest.fixture
+def storage_env(minio: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """This process sees MinIO as a step does: by its environment."""
+    for name, value in minio.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FEAST_S3_ENDPOINT_URL", minio.endpoint)
+    return minio
+
+
+@pytest.fixture
+def bucket(minio: Storage) -> str:
+    """An empty bucket."""
+    name = f"test-{secrets.token_hex(6)}"
+    minio.client.make_bucket(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled pipelines, by the command that users run."""
+    out = tmp_path_factory.mktemp("packages")
+    command = [sys.executable, "-m", "pipelines.compile", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return out
+
+
+@pytest.fixture(scope="session")
+def run(
+    packages: Path, minio: Storage, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, dict[str, Any]], Ran]:
+    """Runs a compiled pipeline through kfp.local in a process of its own."""
+    environment = os.environ | minio.environment | {"MLFLOW_TRACKING_URI": mlflow_uri}
+
+    def execute(pipeline: str, params: dict[str, Any]) -> Ran:
+        root = tmp_path_factory.mktemp("root")
+        command = [
+            sys.executable,
+            "-c",
+            LOCAL_RUN,
+            str(packages / f"{pipeline}@v1.yaml"),
+            str(root),
+            json.dumps(params),
+        ]
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+        found = [line for line in done.stdout.splitlines() if line.startswith("OUTPUTS ")]
+        return Ran(done.returncode, done.stdout + done.stderr, json.loads(found[-1][8:]) if found else {})
+
+    return execute
+
+
+@pytest.fixture(scope="session")
+def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, str]], tuple[str, str]]:
+    """Makes a bare Git repository of the given files and says where it is and which commit they are."""
+    author = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org"}
+    committer = {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.org"}
+
+    def make(files: dict[str, str]) -> tuple[str, str]:
+        folder = tmp_path_factory.mktemp("repository")
+
+        def git(*arguments: str) -> str:
+            command = ["git", "-c", "init.defaultBranch=main", *arguments]
+            environment = os.environ | author | committer
+            return subprocess.run(
+                command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+            ).stdout.strip()
+
+        git("init", "--quiet")
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        git("add", "--all")
+        git("commit", "--quiet", "--message", "model")
+        return str(folder / ".git"), git("rev-parse", "HEAD")
+
+    return make

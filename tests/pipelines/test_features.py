@@ -1,0 +1,174 @@
+"""What retrieve_features says of each row, on a real Feast store over MinIO."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.components.retrieve_features.retrieve import retrieve
+from pipelines.components.retrieve_features.summary import Summary
+from pipelines.errors import PipelineError
+from pipelines.report import Step
+from pipelines.storage import ObjectRef
+
+
+def retrieved(
+    ids: list[int | None],
+    as_of: str,
+    folder: Path,
+    feature_list: tuple[str, ...] = ("income_v1",),
+    where: str = "features",
+) -> tuple[pd.DataFrame, Step]:
+    """The component's own table for the ids, nulls kept."""
+    requested = pa.table({"line": pa.array(range(2, len(ids) + 2), pa.int64()), "user_id": pa.array(ids, pa.int64())})
+    pq.write_table(requested, folder / "requested")
+    step = Step("income-batch-inference.retrieve_features", "k", "")
+    paths = (str(folder / "requested"), str(folder / "features"))
+    retrieve(ObjectRef(where, "feature_store.yaml"), feature_list, as_of, paths, step)
+    return pq.read_table(paths[1]).to_pandas(types_mapper=pd.ArrowDtype), step
+
+
+def as_of_join(rows: pd.DataFrame, ids: list[int], as_of: datetime, ttl: timedelta) -> pd.DataFrame:
+    """The same question answered by pandas alone: the newest row not after the moment, if it isn't older than the TTL."""
+    asked = pd.DataFrame({"user_id": ids, "event_timestamp": pd.Timestamp(as_of).as_unit("us")})
+    source = rows.sort_values("event_timestamp", kind="stable")
+    return pd.merge_asof(
+        asked, source, on="event_timestamp", by="user_id", direction="backward", tolerance=pd.Timedelta(ttl)
+    )
+
+
+@pytest.fixture
+def table(demo: ModuleType, people: Any) -> pd.DataFrame:
+    """All snapshots, as pandas."""
+    frame: pd.DataFrame = demo.features(people).to_pandas()
+    return frame
+
+
+@pytest.mark.parametrize("days", [0, -45, -300, 20, 400])
+def test_a_pandas_as_of_join_agrees_on_every_feature(
+    days: int, storage_env: Any, feature_bucket: str, demo: ModuleType, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    as_of = table["event_timestamp"].max().to_pydatetime() + timedelta(days=days - 29, hours=5)
+    ids = sorted({int(number) for number in table["user_id"]}) + [demo.NEVER_SEEN]
+    np.random.default_rng(days + 1000).shuffle(ids)
+    found, _ = retrieved(list(ids), as_of.isoformat(), tmp_path)
+    expected = as_of_join(table, ids, as_of, demo.TTL)
+    assert found["user_id"].tolist() == ids
+    for name in demo.COLUMNS.names[2:]:
+        mine, theirs = found[name], expected[name]
+        assert mine.isna().tolist() == theirs.isna().tolist(), name
+        assert mine.dropna().tolist() == theirs.dropna().tolist(), name
+    seen = set(table["user_id"])
+    statuses = np.where(
+        expected["age"].notna(), "ok", np.where([number in seen for number in ids], "expired", "unknown")
+    )
+    assert found["status"].tolist() == statuses.tolist()
+
+
+def test_a_row_counts_from_its_moment_to_the_end_of_its_ttl_both_included(
+    storage_env: Any, feature_bucket: str, demo: ModuleType, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    newest = table[~table["user_id"].duplicated(keep=False)].iloc[0]  # somebody with one row, in the future
+    moment, tick = newest["event_timestamp"], pd.Timedelta(1, "us")
+    times = [moment - tick, moment, moment + demo.TTL, moment + demo.TTL + tick]
+    statuses = [retrieved([int(newest["user_id"])], time.isoformat(), tmp_path)[0]["status"][0] for time in times]
+    assert statuses == ["expired", "ok", "ok", "expired"]
+
+
+def test_the_offset_of_as_of_is_heeded(
+    storage_env: Any, feature_bucket: str, demo: ModuleType, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    newest = table[~table["user_id"].duplicated(keep=False)].iloc[0]
+    text = newest["event_timestamp"].tz_convert("Asia/Tokyo").isoformat()
+    assert "+09:00" in text
+    assert retrieved([int(newest["user_id"])], text, tmp_path)[0]["status"][0] == "ok"
+
+
+def test_rows_keep_their_order_their_duplicates_and_their_status(
+    storage_env: Any, feature_bucket: str, demo: ModuleType, people: Any, tmp_path: Path
+) -> None:
+    who = {name: int(ids[0]) for name, ids in demo.kinds(people).items()}
+    ids = [demo.NEVER_SEEN, who["live"], None, who["past"], who["live"], who["future"], -1]
+    found, step = retrieved(ids, people.now.isoformat(), tmp_path)
+    assert found["line"].tolist() == list(range(2, 9))
+    assert found["status"].tolist() == ["unknown", "ok", "invalid", "expired", "ok", "expired", "unknown"]
+    assert found["age"].notna().tolist() == [status == "ok" for status in found["status"]]
+    assert step.facts["statuses"] == {"ok": 2, "unknown": 2, "expired": 2, "invalid": 1}
+    assert step.facts["coverage"] == 2 / 7
+
+
+def test_invalid_ids_alone_are_an_answer_too(
+    storage_env: Any, feature_bucket: str, people: Any, tmp_path: Path
+) -> None:
+    found, step = retrieved([None, None], people.now.isoformat(), tmp_path)
+    assert found["status"].tolist() == ["invalid", "invalid"]
+    assert step.facts["features"]["age"] == {"rows": 0, "missing": 0}
+
+
+def test_features_may_be_named_one_by_one(
+    storage_env: Any, feature_bucket: str, demo: ModuleType, people: Any, tmp_path: Path
+) -> None:
+    live = int(demo.kinds(people)["live"][0])
+    found, _ = retrieved([live], people.now.isoformat(), tmp_path, ("adult:occupation", "adult:age"))
+    assert list(found) == ["line", "user_id", "status", "occupation", "age"]
+
+
+def test_a_user_with_a_missing_value_is_never_scored(
+    storage_env: Any, bucket: str, demo: ModuleType, people: Any, tmp_path: Path
+) -> None:
+    rows = demo.features(demo.Population(now=people.now, size=100)).to_pandas()
+    live = demo.kinds(demo.Population(now=people.now, size=100))["live"][:3].tolist()
+    rows["age"] = rows["age"].astype("Int64").mask(rows["user_id"] == live[0])
+    rows["capital_gain"] = rows["capital_gain"].mask(rows["user_id"] == live[1], float("nan"))
+    source = tmp_path / "adult.parquet"
+    pq.write_table(pa.Table.from_pandas(rows, schema=demo.COLUMNS, preserve_index=False), source)
+    storage_env.client.fput_object(bucket, "adult.parquet", str(source))
+    config = tmp_path / "feature_store.yaml"
+    config.write_text(demo.feature_store_yaml(bucket))
+    storage_env.client.fput_object(bucket, "feature_store.yaml", str(config))
+    demo.apply_registry(config.read_text(), f"s3://{bucket}/adult.parquet")
+    found, step = retrieved(live, people.now.isoformat(), tmp_path, where=bucket)
+    assert found["status"].tolist() == ["unknown", "unknown", "ok"]
+    assert step.facts["incomplete"] == 2
+    assert step.facts["features"]["age"]["missing"] == 1
+
+
+@pytest.mark.parametrize(
+    ("feature_list", "as_of", "message"),
+    [
+        pytest.param(("income_v9",), "2026-11-01T12:00:00Z", "income_v9", id="an_unknown_service"),
+        pytest.param(("adult:shoe_size",), "2026-11-01T12:00:00Z", "shoe_size", id="an_unknown_feature"),
+        pytest.param(("child:age",), "2026-11-01T12:00:00Z", "child", id="an_unknown_view"),
+        pytest.param(
+            ("adult:age", "income_v1"), "2026-11-01T12:00:00Z", "'income_v1' is neither", id="a_service_and_more"
+        ),
+        pytest.param(("adult:age", "adult:age"), "2026-11-01T12:00:00Z", "more than once", id="a_feature_twice"),
+        pytest.param((), "2026-11-01T12:00:00Z", "feature_list is empty", id="no_feature"),
+        pytest.param(("income_v1",), "2026-11-01T12:00:00", "as_of has no offset", id="a_moment_without_offset"),
+        pytest.param(("income_v1",), "yesterday", "as_of is not an RFC 3339 time", id="no_moment"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    feature_list: tuple[str, ...], as_of: str, message: str, storage_env: Any, feature_bucket: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError) as caught:
+        retrieved([1], as_of, tmp_path, feature_list)
+    assert message in str(caught.value)
+
+
+def test_a_summary_of_parts_is_the_summary_of_the_whole() -> None:
+    random = np.random.default_rng(1)
+    whole = pa.table({"number": random.normal(1e6, 1, 1000), "word": random.choice(["a", "b"], 1000)})
+    parts, once = Summary(), Summary()
+    once.add(whole)
+    for start in (0, 100, 550):
+        parts.add(whole.slice(start, {0: 100, 100: 450, 550: 450}[start]))
+    assert parts.figures()["word"] == once.figures()["word"]
+    assert parts.figures()["number"] == pytest.approx(once.figures()["number"])
+    assert once.figures()["number"]["std"] == pytest.approx(float(np.std(whole["number"].to_numpy())))
