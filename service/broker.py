@@ -6,6 +6,7 @@ that Redis does not take is simply lost: the sweep finds the row. Used by `servi
 the app in `service.worker.tasks`.
 """
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -71,8 +72,9 @@ class CeleryBell:
 
     def close(self) -> None:
         """Send what is queued, if the broker takes it within a few seconds."""
-        self._queue.put(None)
-        self._thread.join(timeout=5)
+        with contextlib.suppress(queue.Full):  # then the broker is away, and the thread ends with the process
+            self._queue.put(None, timeout=1)
+            self._thread.join(timeout=5)
 
     def _run(self) -> None:
         up = True
@@ -84,6 +86,10 @@ class CeleryBell:
                 if up:
                     logger.warning("broker_away", error=type(error).__name__)
                 up = False
+            except Exception:
+                # Whatever it is, a thread that ended would be a doorbell that is dead for good.
+                metrics.rings_lost.inc()
+                logger.exception("ring_failed")
             else:
                 if not up:
                     logger.info("broker_back")

@@ -27,7 +27,8 @@ def set_up(settings: LogSettings) -> None:
     """Console lines for a person, JSON lines for a machine; other libraries' logs go the same way."""
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # The plain traceback: rich's shows local variables, and with them headers, bodies and secrets.
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

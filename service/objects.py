@@ -75,15 +75,15 @@ class S3Objects:
         """Every `.json` right under the prefix, by its name; those that are too large are left out."""
         if prefix.startswith("file://"):
             folder = Path(unquote(urlsplit(prefix).path))
-            files = sorted(folder.glob("*.json"))[:MAX_REPORTS]
-            return {file.name: file.read_bytes() for file in files if file.stat().st_size <= MAX_REPORT}
+            with _translated(prefix):
+                files = [file for file in sorted(folder.glob("*.json")) if file.stat().st_size <= MAX_REPORT]
+                return {file.name: file.read_bytes() for file in files[:MAX_REPORTS]}
         bucket, key = split(prefix)
         with _translated(prefix):
             found = self._minio.list_objects(bucket, prefix=key.rstrip("/") + "/")
-            names = [item.object_name for item in found if (item.size or 0) <= MAX_REPORT][:MAX_REPORTS]
-            return {
-                name.rsplit("/", 1)[-1]: self._read(bucket, name) for name in names if name and name.endswith(".json")
-            }
+            names = [item.object_name or "" for item in found if (item.size or 0) <= MAX_REPORT]
+            names = [name for name in names if name.endswith(".json")][:MAX_REPORTS]
+            return {name.rsplit("/", 1)[-1]: self._read(bucket, name) for name in names}
 
     def ensure_bucket(self, bucket: str) -> None:
         """Make it if it is not there."""
@@ -139,6 +139,8 @@ def _translated(uri: str) -> Iterator[None]:
         raise Temporary(f"the object store: {error.code} for {uri}") from error
     except (MinioException, HTTPError, OSError) as error:
         raise Temporary(f"the object store does not answer: {type(error).__name__}") from error
+    except ValueError as error:  # a name that no store has: the client's own refusal, before it asks
+        raise Permanent(f"not the URI of an object: {uri[:200]}: {error}") from error
 
 
 def _user_metadata(headers: Mapping[str, Any]) -> dict[str, str]:

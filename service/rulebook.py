@@ -13,8 +13,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from triggers.sourcefile import Source, load_sources
-
 from service import metrics
 from service.errors import Permanent, Temporary
 from service.log import logger
@@ -22,6 +20,7 @@ from service.ports import Backend, Clock, InForce
 from triggers.rules.load import load_rules
 from triggers.rules.model import RuleSet
 from triggers.schema import Inputs, SourceFacts
+from triggers.sourcefile import Source, load_sources
 from triggers.sources import SOURCES
 from triggers.yamlfile import Problem, Problems
 
@@ -47,7 +46,7 @@ class RuleBook:
         self._in_force = InForce(sources={}, rules=RuleSet(rules={}, hash=""), problems=(), loaded_at=clock.now())
 
     def now(self) -> InForce:
-        """What is in force; looks at the files' times at most every so often."""
+        """What is in force; looks at the files at most every so often."""
         with self._lock:
             if time.monotonic() - self._looked >= self._every:
                 self._looked = time.monotonic()
@@ -80,14 +79,15 @@ class RuleBook:
             facts = {name: _facts(source) for name, source in sources.items()}
             rules, warnings = load_rules(texts, facts, self.inputs)
         except Problems as error:
-            problems += error.problems
+            # With broken sources every rule's source is unknown: saying so would hide what is to be mended.
+            problems += [one for one in error.problems if not (problems and one.path.endswith(".source"))]
         if problems:
             raise Problems(problems)
         return sources, rules, warnings
 
     def files(self) -> Files:
-        """The texts as they are on disk, by the name that problems carry."""
-        return {str(path.relative_to(self._home)): path.read_text(encoding="utf-8") for path in self._paths()}
+        """The texts as they are on disk, by the name that problems carry; Problems where one is no text."""
+        return {name: read_text(path, name) for path in self._paths() if (name := str(path.relative_to(self._home)))}
 
     def _paths(self) -> list[Path]:
         sources = self._home / "sources.yaml"
@@ -100,13 +100,8 @@ class RuleBook:
             sources, rules, warnings = self.check(files)
             if self._keep is not None and rules.hash:
                 self._keep(rules.hash, files, now)
-        except (OSError, UnicodeDecodeError, Problems, Temporary) as error:
-            problems = [str(problem) for problem in error.problems] if isinstance(error, Problems) else [str(error)]
-            self._in_force = replace(self._in_force, problems=problems)
-            if isinstance(error, Temporary):
-                self._seen = None  # the store was busy, not the files wrong: look again
-            metrics.rule_problems.set(len(problems))
-            logger.error("rules_refused", problems=problems, rules=len(self._in_force.rules.rules))
+        except (OSError, Problems, Temporary) as error:
+            self._refuse([str(one) for one in error.problems] if isinstance(error, Problems) else [str(error)])
             return
         self._in_force = InForce(sources=sources, rules=rules, problems=(), loaded_at=now)
         metrics.rule_problems.set(0)
@@ -114,6 +109,14 @@ class RuleBook:
         for warning in warnings:
             logger.warning("rule_warning", warning=str(warning))
         logger.info("rules_in_force", hash=rules.hash[:12], rules=len(rules.rules), sources=len(sources))
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        """Keep what was in force, and look again each time: a package may come, or the store be free."""
+        if problems != self._in_force.problems:
+            logger.error("rules_refused", problems=problems, rules=len(self._in_force.rules.rules))
+        self._in_force = replace(self._in_force, problems=problems)
+        self._seen = None
+        metrics.rule_problems.set(len(problems))
 
     def inputs(self, backend: str, reference: str) -> Inputs:
         """What a pipeline takes, None when its backend cannot be asked now, or a text when there is none."""
@@ -142,6 +145,14 @@ def _signature(paths: Sequence[Path]) -> object:
     return parts
 
 
+def read_text(path: Path, name: str) -> str:
+    """The file's text; Problems, under the name that a person knows it by, when it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Problems([Problem(name, 1, "", f"is not UTF-8 text: byte {error.start} cannot be read")]) from error
+
+
 def _secret(source: str, env: str, file: Path) -> bytes:
     """The value behind a reference; Temporary, as a person may mend it while senders try again."""
     if env:
@@ -150,9 +161,9 @@ def _secret(source: str, env: str, file: Path) -> bytes:
             raise Temporary(f"source {source}: the environment variable {env} is not set", delay=10)
         return found.encode()
     try:
-        found = file.read_text(encoding="utf-8").strip()
+        secret = file.read_bytes().strip()
     except OSError as error:
         raise Temporary(f"source {source}: cannot read {file}: {error.strerror}", delay=10) from error
-    if not found:
+    if not secret:
         raise Temporary(f"source {source}: {file} is empty", delay=10)
-    return found.encode()
+    return secret

@@ -4,10 +4,13 @@
 `KFP_TRIGGERS_API__TOKEN_FILE`. `load` is called by the CLI alone; everything else is handed what it needs.
 """
 
+import difflib
 import os
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -15,12 +18,15 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from service.errors import Refused
 
 PREFIX = "KFP_TRIGGERS_"
+#: Variables of ours that are no settings: where programs lie (`service.parts`), and the Git hook's (deploy/git).
+ELSEWHERE = (f"{PREFIX}PARTS__", f"{PREFIX}HOOK_")
 
 
 class _Group(BaseModel):
@@ -124,8 +130,10 @@ class _Environment(EnvSettingsSource):
         super().__init__(settings_cls)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        environ = _up(self._home / "data" / "up.env") | dict(os.environ)
-        return {name.lower(): text for name, text in _read_files(environ)}
+        # Files are read layer by layer: a file in the environment is over a plain value in up.env.
+        found = dict(_read_files(_up(self._home / "data" / "up.env"))) | dict(_read_files(os.environ))
+        _refuse_unknown(found)
+        return {name.lower(): text for name, text in found.items()}
 
 
 def _up(path: Path) -> dict[str, str]:
@@ -139,13 +147,42 @@ def _up(path: Path) -> dict[str, str]:
 
 def _read_files(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, value in environ.items():
-        if not (name.startswith(PREFIX) and name.endswith("_FILE")):
+        if not (name.startswith(PREFIX) and name.endswith("_FILE")) or name.startswith(ELSEWHERE):
             yield name, value
             continue
+        plain = name.removesuffix("_FILE")
+        if plain in environ:
+            raise Refused(f"both {plain} and {name} are set: leave one out")
         try:
-            yield name.removesuffix("_FILE"), Path(value).read_text(encoding="utf-8").rstrip("\r\n")
+            yield plain, Path(value).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             raise Refused(f"{name}: cannot read {value}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise Refused(f"{name}: {value} is not UTF-8 text") from error
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """A misspelt variable would otherwise be a setting that silently does not hold."""
+    known = list(_variables())
+    unknown = [
+        f"  {name}: there is no such setting{_near(name, known)}"
+        for name in sorted(environ)
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not name.startswith(ELSEWHERE)
+    ]
+    if unknown:
+        raise Refused("settings that cannot be used:\n" + "\n".join(unknown))
+
+
+def _variables() -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        yield f"{PREFIX}{name.upper()}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Group):
+            yield from (f"{PREFIX}{name.upper()}__{inner.upper()}" for inner in field.annotation.model_fields)
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class Settings(BaseSettings):
@@ -194,16 +231,44 @@ def load(home: Path | None = None) -> Settings:
     try:
         settings = Settings(home=found)
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(step) for step in item['loc'])}: {item['msg']}" for item in error.errors()]
+        lines = [f"  {'.'.join(str(step) for step in item['loc'])}: {_said(item)}" for item in error.errors()]
         raise Refused("settings that cannot be used:\n" + "\n".join(lines)) from error
+    except SettingsError as error:
+        raise Refused(f"settings that cannot be used: {error}; there it must be JSON") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"{found / 'settings.toml'} is not TOML: {error}") from error
+    except OSError as error:
+        raise Refused(f"cannot read {error.filename}: {error.strerror}") from error
     store = settings.store.model_copy(
         update={"url": settings.store.url or f"sqlite:///{settings.data / 'kfp-triggers.db'}"}
     )
     local = settings.local.model_copy(update={"packages": found / settings.local.packages})
     objects = settings.objects.model_copy(update=_aws(settings.objects, os.environ))
+    _check_addresses(store, objects)
     tracking = settings.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     mlflow = settings.mlflow.model_copy(update={"tracking_uri": tracking})
     return settings.model_copy(update={"store": store, "local": local, "objects": objects, "mlflow": mlflow})
+
+
+def _said(item: Any) -> str:
+    """A finding in a person's words; pydantic's own never hold the value."""
+    if item["type"] != "extra_forbidden":
+        return str(item["msg"])
+    kind: Any = Settings
+    for step in item["loc"][:-1]:
+        kind = kind.model_fields[step].annotation
+    return f"there is no such setting{_near(str(item['loc'][-1]), list(kind.model_fields))}"
+
+
+def _check_addresses(store: StoreSettings, objects: ObjectSettings) -> None:
+    """The client libraries say it late and in words of theirs. Never the value: it may hold a password."""
+    scheme, there, _ = store.url.partition("://")
+    if not there or scheme.partition("+")[0] not in {"sqlite", "postgresql"}:
+        raise Refused("settings that cannot be used:\n  store.url: must begin with sqlite:/// or postgresql://")
+    parts = urlsplit(objects.endpoint)
+    usable = parts.scheme in {"http", "https"} and parts.netloc and not parts.path.strip("/") and not parts.query
+    if objects.endpoint and not usable:
+        raise Refused("settings that cannot be used:\n  objects.endpoint: must look like http://host:9000")
 
 
 def _aws(objects: ObjectSettings, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -133,6 +133,10 @@ class Supervisor:
         """Of the command itself, which is its process group's number too."""
         return self._running[name].popen.pid
 
+    def process(self, name: str) -> Process:
+        """What it was started from: to start it again after `stop`."""
+        return self._running[name].process
+
     def restarts(self, name: str) -> int:
         """How often it died and was started again."""
         return self._running[name].restarts

@@ -1,7 +1,6 @@
 """What every test starts from: an environment without our settings in it, and a home of its own."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ for _name in [name for name in os.environ if name.startswith(("KFP_TRIGGERS_", "
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home, set as the one in force."""
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("KFP_TRIGGERS_HOME", str(folder))
-    yield folder
+    return folder

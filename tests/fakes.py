@@ -1,4 +1,4 @@
-"""Stand-ins for foreign systems behind their ports: a backend, a registry, an object store, a clock. Never our own code.
+"""Stand-ins for foreign systems behind their ports: backend, registry, object store, clock. Never for code of ours.
 
 They refuse what the real ones refuse, and can be told to fail or to be killed at a named point.
 """

@@ -6,7 +6,6 @@ asks the service. Exit status 1 when a story failed; nothing is left running. `-
 """
 
 import argparse
-import importlib.util
 import io
 import os
 import shutil
@@ -19,15 +18,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import data
 import httpx
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from service.buckets import client
-from service.embedded import Grouping
+from service.embedded import S3, Grouping
 from service.errors import Refused
 from service.supervise import Supervisor
 from service.up import Stack, Wanted, addresses, bring_up
@@ -63,9 +63,15 @@ class Demo:
     stack: Stack
     bare: Path
     clone: Path
-    data: ModuleType
     now: datetime
     shown: list[str] = field(default_factory=list)
+
+    @property
+    def s3(self) -> S3:
+        """The object store, which a demo always has."""
+        if self.stack.s3 is None:
+            raise Failed("the demo needs an object store")
+        return self.stack.s3
 
     def get(self, path: str, **params: Any) -> Any:
         """Ask the read API."""
@@ -145,13 +151,12 @@ def configure_hook(demo: Demo) -> None:
 
 def people(demo: Demo) -> None:
     """Features, labels and Feast's registry in their buckets; Feast is imported in a process of its own."""
-    assert demo.stack.s3 is not None
-    env = {**os.environ, **demo.stack.s3.environment()}
+    env = {**os.environ, **demo.s3.environment()}
     argv = [sys.executable, str(HERE / "data.py"), "--bucket", "feature-store", "--now", demo.now.isoformat()]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(f"the people could not be made:\n{done.stderr}")
-    store = client(demo.stack.s3)
+    store = client(demo.s3)
     labels = store.get_object("feature-store", "labels.parquet").read()
     store.put_object("labels", "income.parquet", io.BytesIO(labels), len(labels))
 
@@ -186,11 +191,8 @@ def champion(demo: Demo) -> int:
 
 def dropped_file(demo: Demo) -> str:
     """Story 1."""
-    import pyarrow.parquet as pq
-
-    assert demo.stack.s3 is not None
-    csv = demo.data.requested_csv(demo.data.Population(now=demo.now))
-    store = client(demo.stack.s3)
+    csv = data.requested_csv(data.Population(now=demo.now))
+    store = client(demo.s3)
     store.put_object("user-ids", DROPPED, io.BytesIO(csv), len(csv), content_type="text/csv")
     scored = demo.finished("score-new-users", 1)
     key = scored["params"]["output_file_name"]
@@ -340,7 +342,7 @@ def play(home: Path, *, stay: bool) -> bool:
     with Supervisor(home / "data", lambda line: console.print(f"   {line}", markup=False)) as supervisor:
         stack = bring_up(supervisor, wanted)
         now = datetime.now(UTC) - timedelta(seconds=1)
-        demo = Demo(stack=stack, bare=bare, clone=clone, data=_load("data"), now=now)
+        demo = Demo(stack=stack, bare=bare, clone=clone, now=now)
         configure_hook(demo)
         people(demo)
         console.print(f"   ready after {time.monotonic() - began:.0f} s\n")
@@ -363,16 +365,6 @@ def play(home: Path, *, stay: bool) -> bool:
 def _pace() -> dict[str, str]:
     """A demo's patience: looks at its runs twice a second."""
     return {"KFP_TRIGGERS_PACE__WATCH": "0.5", "KFP_TRIGGERS_LOG__FORMAT": "json"}
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def main() -> int:

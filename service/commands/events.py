@@ -1,10 +1,14 @@
 """`kfp-triggers events`: what arrived, and what became of it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.show import BAD, AsJson, document, fail, fields, opened, parse_since, table
+from service.commands.show import BAD, AsJson, check_state, document, fail, fields, opened, parse_since, table
+
+if TYPE_CHECKING:
+    from service.ports import App
+    from service.records import EventRecord
 
 app = typer.Typer(help="What arrived, and what became of it.", no_args_is_help=True)
 
@@ -18,9 +22,10 @@ def list_events(
     as_json: AsJson = False,
 ) -> None:
     """The newest first."""
-    from service.records import Query
+    from service.records import EventState, Query
     from service.records import document as shown
 
+    check_state(state, EventState)
     query = Query(since=parse_since(since), source=source, state=state, limit=limit)
     with opened() as world:
         found = world.ledger.events.list(query)
@@ -37,6 +42,7 @@ def list_events(
 @app.command("show")
 def show_event(event_id: str, as_json: AsJson = False) -> None:
     """One event with every decision on it."""
+    from service.records import EventState
     from service.records import document as shown
     from triggers.reason import Reason
 
@@ -45,15 +51,35 @@ def show_event(event_id: str, as_json: AsJson = False) -> None:
         if found is None:
             fail(f"there is no event {event_id}; see `kfp-triggers events list`", BAD)
         decisions = world.ledger.decisions.of_event(event_id)
+        why_not = _why_not(world, found) if found.state is EventState.UNMATCHED and not as_json else []
     if as_json:
         document(shown(found) | {"decisions": [shown(item) for item in decisions]})
         return
     said = shown(found)
     said["reason"] = f"{found.reason}: {Reason(found.reason).text}" if found.reason else ""
     fields(said)
-    print()
     rows = [
         (item.rule, item.outcome, item.reason, item.detail or Reason(item.reason).text, item.run_key)
         for item in decisions
     ]
-    table(("rule", "decision", "reason", "why", "run"), rows)
+    if rows:
+        print()
+        table(("rule", "decision", "reason", "why", "run"), rows)
+    if why_not:
+        print("\nwhat the rules of today say of it")
+        table(("rule", "reason", "why"), why_not)
+    if found.state is EventState.ACCEPTED:
+        print("\nit waits to be decided: `kfp-triggers up`, or an api, on this home does it")
+
+
+def _why_not(world: "App", item: "EventRecord") -> list[tuple[str, str, str]]:
+    """Why each rule leaves it alone; a rule that was changed since may want it now."""
+    from triggers.rules.match import Mismatch, match
+    from triggers.rules.model import Candidate
+
+    candidate = Candidate(event=item.event, event_id=item.id, source=item.source)
+    found = [(rule.name, match(rule, candidate)) for rule in world.rules.now().rules.rules.values()]
+    return [
+        (name, one.reason, one.detail) if isinstance(one, Mismatch) else (name, "", "it matches now")
+        for name, one in found
+    ]

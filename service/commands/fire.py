@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.commands.show import BAD, USAGE, AsJson, document, fail, fields, opened, told
+from service.commands.show import BAD, UNREACHABLE, USAGE, AsJson, document, fail, fields, opened, say, told
 
 if TYPE_CHECKING:
     from service.ports import App
@@ -49,12 +49,18 @@ def _event(world: "App", rule: "Rule", object_uri: str | None, file: Path | None
     """The event to act on: from a file, from an object as it is now, or a bare one for a rule on `manual.fired`."""
     from service.errors import Refused
     from service.flow.explain import event_of
+    from triggers.errors import NotUnderstood
+    from triggers.payload import json_object
 
     kind = rule.trigger.event
     if file is not None:
         try:
-            made = event_of(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            made = event_of(json_object(file.read_bytes()))
+        except OSError as error:
+            raise Refused(f"cannot read {file}: {error.strerror}") from error
+        except NotUnderstood as error:
+            raise Refused(f"{file}: {error.detail}") from error
+        except ValueError as error:
             raise Refused(f"{file}: {error}") from error
         if made.type != kind:
             raise Refused(f"{file} holds {made.type}, the rule waits for {kind}")
@@ -70,9 +76,8 @@ def _event(world: "App", rule: "Rule", object_uri: str | None, file: Path | None
 
 
 def _object(world: "App", uri: str) -> "Event":
-    from triggers.sources.minio import object_event
-
     from service.objects import split
+    from triggers.sources.minio import object_event
 
     found = world.objects.stat(uri)
     bucket, key = split(uri)
@@ -128,14 +133,17 @@ def _follow(world: "App", event_id: str, *, quiet: bool) -> str:
         decisions = world.ledger.decisions.of_event(event_id)
         line = _line(runs, decisions)
         if line != said and not quiet:
-            print(line, flush=True)
+            say(line)
         said = line
         if runs and runs[0].state in TERMINAL:
             return str(runs[0].state)
         if decisions and not runs and decisions[0].outcome == "skip":
             return "skip"
         if not decisions and time.monotonic() - started > QUIET:
-            fail("nobody has decided it yet: does `kfp-triggers up` (or an api) run on this home? It is not lost.", 3)
+            fail(
+                "nobody has decided it yet: does `kfp-triggers up` (or an api) run on this home? It is not lost.",
+                UNREACHABLE,
+            )
         time.sleep(0.3)
 
 
@@ -149,5 +157,9 @@ def _line(runs: Any, decisions: Any) -> str:
 
 def _person() -> str:
     import getpass
+    import os
 
-    return getpass.getuser()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container a user may have a number and no name
+        return f"uid {os.getuid()}"

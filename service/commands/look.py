@@ -1,11 +1,14 @@
 """`kfp-triggers lineage`, `verify`, `settings`: questions about the whole."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
-from service.commands.show import BAD, AsJson, document, fail, opened, settings, table, told
+from service.commands.show import BAD, AsJson, document, fail, opened, say, settings, table, told
+
+_PASSWORD = re.compile(r"(?<=://)[^/].*(?=@)|(?<=[?&]password=)[^&]*")
 
 lineage_app = typer.Typer(help="What came from what.", no_args_is_help=True)
 
@@ -34,7 +37,7 @@ def print_tree(root: str, title: str, edges: Sequence[Mapping[str, Any]], *, up:
     below: dict[str, list[Mapping[str, Any]]] = {}
     for edge in edges:
         below.setdefault(edge[near], []).append(edge)
-    print(f"{root} {title}")
+    say(f"{root} {title}")
     seen: set[str] = {root}
 
     def branch(node: str, indent: str) -> None:
@@ -44,7 +47,7 @@ def print_tree(root: str, title: str, edges: Sequence[Mapping[str, Any]], *, up:
             again = edge[far] in seen and edge[far] in below
             facts = " ".join(f"{name}={value}" for name, value in edge["data"].items())
             note = f"  ({facts})" if facts else ""
-            print(f"{indent}{'└─' if last else '├─'} {edge['relation']} {edge[far]}{note}{' …' if again else ''}")
+            say(f"{indent}{'└─' if last else '├─'} {edge['relation']} {edge[far]}{note}{' …' if again else ''}")
             if not again:
                 seen.add(edge[far])
                 branch(edge[far], indent + ("   " if last else "│  "))
@@ -89,8 +92,8 @@ def show_settings(as_json: AsJson = False) -> None:
             print(f"{name} = {value!r}")
 
 
-def _masked(found: dict[str, Any]) -> dict[str, Any]:
-    """The store's URL may carry a password; SecretStr masks the rest by itself."""
-    from sqlalchemy import make_url
-
-    return found | {"store": found["store"] | {"url": make_url(found["store"]["url"]).render_as_string()}}
+def _masked(found: Any) -> Any:
+    """Any URL may carry a password; SecretStr masks the rest by itself."""
+    if isinstance(found, dict):
+        return {name: _masked(value) for name, value in found.items()}
+    return _PASSWORD.sub("***", found) if isinstance(found, str) else found

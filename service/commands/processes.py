@@ -9,7 +9,7 @@ def api() -> None:
     from service.wiring import opened
 
     with told():
-        found = settings()
+        found = settings(talks=True)
         with opened(found, ingest=True) as app:
             serve(app, found)
 
@@ -21,7 +21,7 @@ def worker() -> None:
     from service.worker.tasks import work
 
     with told():
-        found = settings()
+        found = settings(talks=True)
         if found.broker.url is None:
             raise Refused(
                 "a worker listens to a broker: set KFP_TRIGGERS_BROKER__URL=redis://…; "

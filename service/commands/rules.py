@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.commands.show import BAD, USAGE, AsJson, document, fail, fields, opened, settings, table, told
+from service.commands.show import BAD, USAGE, AsJson, document, fail, fields, opened, say, settings, table, told
 
 if TYPE_CHECKING:
     from service.rulebook import RuleBook
@@ -33,7 +33,8 @@ def check(
             senders, rules, warnings = book.check(texts)
         except Problems as error:
             if as_json:
-                document({"ok": False, "problems": [vars(problem) for problem in error.problems], "warnings": []})
+                found = [vars(problem) for problem in error.problems]
+                document({"ok": False, "problems": found, "warnings": [], "rules": [], "hash": ""})
                 raise typer.Exit(BAD) from None
             raise
     if as_json:
@@ -41,7 +42,7 @@ def check(
         document({"ok": True, "problems": [], "warnings": found, "rules": sorted(rules.rules), "hash": rules.hash})
         return
     for warning in warnings:
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
     print(f"{len(rules.rules)} rules on {len(senders)} sources are right")
 
 
@@ -94,6 +95,7 @@ def _live(candidate: "Candidate") -> list[dict[str, Any]]:
 
 def _book(found: "Settings", files: list[Path] | None, sources: Path | None) -> "tuple[RuleBook, dict[str, str]]":
     from service.errors import Refused
+    from service.rulebook import read_text
     from service.wiring import rulebook
 
     book = rulebook(found)
@@ -101,18 +103,16 @@ def _book(found: "Settings", files: list[Path] | None, sources: Path | None) -> 
         texts = book.files()
         if files:
             texts = {name: text for name, text in texts.items() if name == "sources.yaml"}
-            texts |= {str(path): path.read_text(encoding="utf-8") for path in files}
+            texts |= {str(path): read_text(path, str(path)) for path in files}
         if sources:
-            texts["sources.yaml"] = sources.read_text(encoding="utf-8")
+            texts["sources.yaml"] = read_text(sources, str(sources))
     except OSError as error:
         raise Refused(f"cannot read {error.filename}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise Refused(f"a file is not UTF-8: {error.reason}") from error
     return book, texts
 
 
 def _print(candidate: "Candidate", entries: list[dict[str, Any]]) -> None:
-    print(f"{candidate.event.type} {candidate.event.subject}\n")
+    say(f"{candidate.event.type} {candidate.event.subject}\n")
     rows = [
         (entry["rule"], "yes" if entry["matched"] else "no", entry.get("outcome", ""), entry["reason"], entry["detail"])
         for entry in entries
@@ -123,4 +123,4 @@ def _print(candidate: "Candidate", entries: list[dict[str, Any]]) -> None:
             print(f"\n{entry['rule']} would pass")
             fields(entry["params"])
             if entry["writes"]:
-                print(f"and write {', '.join(entry['writes'])}")
+                say(f"and write {', '.join(entry['writes'])}")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.show import BAD, AsJson, document, fail, fields, opened, parse_since, table
+from service.commands.show import BAD, AsJson, check_state, document, fail, fields, opened, parse_since, say, table
 
 if TYPE_CHECKING:
     from service.ports import App
@@ -22,9 +22,11 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """The newest first."""
+    from service.lifecycle import State
     from service.records import Query
     from service.records import document as shown
 
+    check_state(state, State)
     with opened() as world:
         found = world.ledger.runs.list(Query(since=parse_since(since), rule=rule, state=state, limit=limit))
     if as_json:
@@ -61,7 +63,8 @@ def logs(run_key: str) -> None:
         backend = world.backends.get(found.backend)
         if backend is None or not found.backend_id:
             fail(f"run {run_key} is {found.state}: no backend has it yet, so there is no log", BAD)
-        print(backend.log(found.backend_id), end="")
+        said = backend.log(found.backend_id)
+    say(said, end="" if said.endswith("\n") or not said else "\n")
 
 
 @app.command()

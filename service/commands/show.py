@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -21,9 +23,19 @@ BAD, USAGE, UNREACHABLE = 1, 2, 3
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """One line on standard error, and out."""
-    print(message, file=sys.stderr)
+    """A line on standard error, and out."""
+    say(message, to=sys.stderr)
     raise typer.Exit(status)
+
+
+def say(text: str, *, end: str = "\n", to: TextIO | None = None) -> None:
+    """Print what may hold foreign words: an object's key never moves the cursor of a terminal."""
+    print(harmless(text), end=end, file=to or sys.stdout, flush=True)
+
+
+def harmless(text: str) -> str:
+    """The text with everything but its letters, line ends and tabs shown as U+FFFD."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
 
 
 @contextmanager
@@ -42,15 +54,37 @@ def told() -> Iterator[None]:
         fail(error.detail, BAD)
     except Temporary as error:
         fail(error.detail, UNREACHABLE)
+    except OSError as error:
+        if error.filename is None:  # a closed pipe, say: typer's
+            raise
+        fail(f"{error.filename}: {error.strerror}", UNREACHABLE)
+    except ModuleNotFoundError as error:
+        if _is_ours(error.name):
+            raise
+        fail(f"these settings need the Python package {error.name}, which is not installed", USAGE)
+    except Exception as error:
+        if not _is_of_the_store(error):
+            raise
+        fail(f"the store cannot be used: {getattr(error, 'orig', None) or error}", UNREACHABLE)
 
 
-def settings() -> "Settings":
-    """The settings in force, with logs set up for them."""
+def _is_ours(module: str | None) -> bool:
+    return (module or "service").partition(".")[0] in {"service", "triggers", "pipelines"}
+
+
+def _is_of_the_store(error: Exception) -> bool:
+    """Asked by name: importing SQLAlchemy takes longer than most commands."""
+    return any(kind.__module__ == "sqlalchemy.exc" for kind in type(error).__mro__)
+
+
+def settings(*, talks: bool = False) -> "Settings":
+    """The settings in force, with logs set up for them: a process `talks`, a command only warns beside its answer."""
     from service import log
     from service.settings import load
 
     found = load()
-    log.set_up(found.log)
+    quiet = not talks and found.log.level == "info"
+    log.set_up(found.log.model_copy(update={"level": "warning"}) if quiet else found.log)
     return found
 
 
@@ -61,13 +95,28 @@ def opened(*, rings: bool = False) -> Iterator["App"]:
 
     with told():
         found = settings()
+        _require(found.store.url)
         with wired(found, rings=rings and found.broker.url is not None) as app:
             yield app
 
 
+def _require(url: str) -> None:
+    """SQLite makes a file for whoever looks: a look in the wrong folder would leave an empty store there."""
+    scheme, _, path = url.partition(":///")
+    if scheme.startswith("sqlite") and not Path(path).exists():
+        fail(f"there is no store at {path}: run `kfp-triggers migrate`, or name another folder by --home", USAGE)
+
+
 def document(data: Any) -> None:
     """One JSON document on standard output."""
-    print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(data, indent=2, ensure_ascii=False, default=_plain)
+    print("".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text))
+
+
+def _plain(value: Any) -> str:
+    from triggers.event import rfc3339
+
+    return rfc3339(value) if isinstance(value, datetime) else str(value)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -89,8 +138,8 @@ def fields(pairs: Mapping[str, Any]) -> None:
     shown = {name: value for name, value in pairs.items() if value not in ("", None, [], {}, ())}
     width = max((len(name) for name in shown), default=0)
     for name, value in shown.items():
-        text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else _cell(value)
-        print(f"{name:<{width}}  {text}")
+        text = json.dumps(value, ensure_ascii=False, default=_plain) if isinstance(value, dict | list) else str(value)
+        print(f"{name:<{width}}  {_cell(text)}")
 
 
 def _cell(value: Any) -> str:
@@ -98,8 +147,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
-    text = str(value)
-    return "".join(character if character.isprintable() else "�" for character in text)
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in str(value))
 
 
 def parse_since(text: str | None) -> datetime | None:
@@ -109,10 +157,17 @@ def parse_since(text: str | None) -> datetime | None:
     from datetime import UTC
 
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    if text[-1:] in units and text[:-1].isdigit():
-        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
     try:
+        if text[-1:] in units and text[:-1].isdecimal():
+            return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
         found = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         fail(f"not a time: {text}; write 2026-11-21T07:00:00Z, or 30m, 6h, 7d for how long ago", USAGE)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def check_state(given: str | None, states: type[StrEnum]) -> None:
+    """A state that there is not would find nothing, and look like an answer."""
+    words = [str(state) for state in states]
+    if given is not None and given not in words:
+        fail(f"there is no state {given}; there is {', '.join(words)}", USAGE)

@@ -1,6 +1,8 @@
 """`kfp-triggers init` and `up`: from nothing to a running service on a person's own files."""
 
+import os
 import secrets
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -15,29 +17,44 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.")] = Path(),
 ) -> None:
     """Write commented sources, rules and settings to start from; never over what is there."""
-    written, kept = [], []
-    for template in sorted(path for path in TEMPLATES.rglob("*") if path.is_file()):
-        target = folder / template.relative_to(TEMPLATES)
-        if target.exists():
-            kept.append(target)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(template.read_text(encoding="utf-8"), encoding="utf-8")
-        written.append(target)
-    for name in ("uploads", "model-repo", "alerts"):
-        secret = folder / "secrets" / name
-        if not secret.exists():
-            secret.parent.mkdir(mode=0o700, exist_ok=True)
-            secret.touch(mode=0o600)
-            secret.write_text(secrets.token_urlsafe(24) + "\n")
-            written.append(secret)
-    (folder / "packages").mkdir(exist_ok=True)
+    with told():
+        written, kept = _write(folder)
     for path in written:
         print(f"wrote {path}")
     for path in kept:
         print(f"kept  {path}")
+    there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     print("\nNext: put compiled pipelines into packages/ as NAME@VERSION.yaml, edit rules/, then")
-    print("  kfp-triggers rules check && kfp-triggers up --minio")
+    print(f"  {there}kfp-triggers rules check && kfp-triggers up --minio")
+
+
+def _write(folder: Path) -> tuple[list[Path], list[Path]]:
+    """What was written, and what stood there already."""
+    written: list[Path] = []
+    kept: list[Path] = []
+    for template in sorted(path for path in TEMPLATES.rglob("*") if path.is_file()):
+        target = folder / template.relative_to(TEMPLATES)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = _make(target, template.read_text(encoding="utf-8"), 0o666)
+        (written if made else kept).append(target)
+    (folder / "secrets").mkdir(mode=0o700, exist_ok=True)
+    for name in ("uploads", "model-repo", "alerts"):
+        secret = folder / "secrets" / name
+        made = _make(secret, secrets.token_urlsafe(24) + "\n", 0o600)
+        (written if made else kept).append(secret)
+    (folder / "packages").mkdir(exist_ok=True)
+    return written, kept
+
+
+def _make(path: Path, text: str, mode: int) -> bool:
+    """Write a new file; False when something stands there, be it a link that leads nowhere."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return True
 
 
 def up(

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,9 +14,13 @@ from starlette.responses import JSONResponse, Response
 from service import metrics
 from service.errors import ServiceError
 from service.ledger import Claim
+from service.lifecycle import State
+from service.log import logger
 from service.ports import App
+from service.records import EventState
 from service.settings import BrokerSettings
 from triggers.event import rfc3339
+from triggers.rules.decision import Outcome
 
 FRESH = 2.0  #: seconds for which an answer about readiness is reused
 
@@ -59,7 +64,12 @@ class Readiness:
         try:
             self._app.ledger.leases.take("readyz", Claim(holder=self._app.holder, now=now, until=now))
         except ServiceError as error:
-            return error.detail
+            # The detail may name hosts and users, and this answer needs no token.
+            logger.error("store_does_not_write", detail=error.detail)
+            return "does not write"
+        except Exception:
+            logger.exception("store_does_not_write")
+            return "does not write"
         return "writes"
 
     def _broker(self) -> str:
@@ -78,6 +88,27 @@ def _client(broker: BrokerSettings) -> Redis | None:
     return Redis.from_url(broker.url.get_secret_value(), socket_timeout=1, socket_connect_timeout=1)
 
 
+#: Every state that a row may have: one that no row has any more must fall to 0, not stay where it was.
+STATES: Mapping[str, Sequence[str]] = {
+    "event": tuple(EventState),
+    "decision": tuple(Outcome),
+    "run": tuple(State),
+}
+
+
+def _count_rows(app: App) -> None:
+    """Set the gauges from the store; without it they go, and what this process counted is told all the same."""
+    try:
+        found = app.ledger.account.gauges()
+    except ServiceError as error:
+        logger.error("rows_not_counted", detail=error.detail)
+        metrics.rows.clear()
+        return
+    for table, states in STATES.items():
+        for state in states:
+            metrics.rows.labels(table=table, state=state).set(found[table].get(state, 0))
+
+
 def router(app: App, readiness: Readiness) -> APIRouter:
     """The routes."""
     routes = APIRouter()
@@ -93,9 +124,7 @@ def router(app: App, readiness: Readiness) -> APIRouter:
 
     @routes.get("/metrics")
     def all_metrics() -> Response:
-        for table, states in app.ledger.account.gauges().items():
-            for state, count in states.items():
-                metrics.rows.labels(table=table, state=state).set(count)
+        _count_rows(app)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

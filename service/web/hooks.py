@@ -1,16 +1,16 @@
 """`POST /hooks/{source}`: the one door for every sender, one answer policy for all.
 
 New 202, known 200, both also for what no rule wants or nobody understands; 404, 405, 413 and 415 before
-authentication; 401; 503 with Retry-After when it is not on the disk. Never 429 and never 4xx for an authentic delivery: that would block
-MinIO's queue for ever, disable a GitLab hook, make Alertmanager drop the alert.
+authentication; 401; 503 with Retry-After when it is not on the disk. Never 429 and never 4xx for an authentic
+delivery: that would block MinIO's queue for ever, disable a GitLab hook, make Alertmanager drop the alert.
 """
 
 import asyncio
 import time
-from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from service import metrics
@@ -23,6 +23,8 @@ from triggers.errors import NotAuthentic
 from triggers.event import Delivery
 from triggers.sources import SOURCES
 
+MAX_DIGITS = 15  #: of a Content-Length
+
 
 def router(app: App, body_timeout: float) -> APIRouter:
     """The route over an App."""
@@ -30,7 +32,9 @@ def router(app: App, body_timeout: float) -> APIRouter:
 
     @routes.post("/hooks/{source}")
     async def hook(source: str, request: Request) -> JSONResponse:
-        configured = app.rules.now().sources.get(source)
+        # In a thread: to take up changed files costs reads and a write, and the loop serves everybody.
+        in_force = await run_in_threadpool(app.rules.now)
+        configured = in_force.sources.get(source)
         if configured is None:
             raise Problem(404)
         kind = SOURCES[configured.type]
@@ -42,7 +46,7 @@ def router(app: App, body_timeout: float) -> APIRouter:
                 source=source,
                 headers={name.lower(): value for name, value in request.headers.items()},
                 body=body,
-                received_at=datetime.now(UTC),
+                received_at=app.clock.now(),
             )
             answer = await run_in_threadpool(_take, app, delivery)
         except Problem as problem:
@@ -65,7 +69,7 @@ def _check_encoding(request: Request, content_types: frozenset[str]) -> None:
 async def _body(request: Request, limit: int, timeout: float) -> bytes:
     """The whole body, refused as soon as it is too large, whatever its Content-Length says."""
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
+    if len(declared) > MAX_DIGITS or (declared.isdecimal() and int(declared) > limit):
         raise Problem(413, headers={"Connection": "close"})
     body = bytearray()
     try:
@@ -74,7 +78,7 @@ async def _body(request: Request, limit: int, timeout: float) -> bytes:
                 body += piece
                 if len(body) > limit:
                     raise Problem(413, headers={"Connection": "close"})
-    except TimeoutError:
+    except (TimeoutError, ClientDisconnect):  # who went away hears no answer; it is counted all the same
         raise Problem(408, headers={"Connection": "close"}) from None
     return bytes(body)
 

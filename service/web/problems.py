@@ -27,10 +27,11 @@ class Problem(Exception):
 
 
 def response(status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The problem document of a status."""
+    """The problem document of a status. A 401 names the scheme, as RFC 9110 wants it."""
+    challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return JSONResponse(
         {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status},
         status_code=status,
         media_type="application/problem+json",
-        headers=dict(headers or {}),
+        headers=challenge | dict(headers or {}),
     )

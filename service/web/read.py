@@ -1,6 +1,7 @@
 """`GET /api/v1/…`: events, decisions, runs and lineage, a page at a time. Looks only; changes nothing."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -84,8 +85,9 @@ def _found(record: object | None) -> dict[str, Any]:
 
 def _page(query: Query, listing: Callable[[Query], Sequence[Any]]) -> dict[str, Any]:
     """One page; `next` is the cursor of the one after it, absent at the end."""
-    items = listing(query)
+    found = listing(replace(query, limit=query.limit + 1))
+    items = found[: query.limit]
     page: dict[str, Any] = {"items": [document(item) for item in items]}
-    if len(items) == query.limit:
+    if len(found) > query.limit:
         page["next"] = items[-1].id
     return page

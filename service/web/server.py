@@ -33,7 +33,7 @@ class DefaultDeny:
         if scope["type"] == "lifespan" or self._allowed(scope):
             await self._app(scope, receive, send)
         else:
-            await problems.response(401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+            await problems.response(401)(scope, receive, send)
 
     def _allowed(self, scope: Scope) -> bool:
         path = scope["path"]
@@ -45,7 +45,13 @@ class DefaultDeny:
 
 def application(app: App, settings: Settings) -> ASGIApp:
     """The ASGI application over an App."""
-    web = FastAPI(title="kfp-triggers", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
+    web = FastAPI(
+        title="kfp-triggers",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,  # a redirect would repeat the Host that the request named
+    )
     web.include_router(hooks.router(app, settings.api.body_timeout))
     web.include_router(health.router(app, health.Readiness(app, settings.broker)))
     web.include_router(read.router(app))

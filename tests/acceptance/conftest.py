@@ -4,20 +4,18 @@ MinIO, Redis, MLflow and Alertmanager are the real ones; the pipelines are the s
 that recovery can be waited for.
 """
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 
+import demo
 import pytest
 
 from service.embedded import Grouping
 from service.supervise import Supervisor
 from service.up import Wanted, bring_up
 
-ROOT = Path(__file__).parents[2]
 PACE = {
     "KFP_TRIGGERS_PACE__LEASE": "4",
     "KFP_TRIGGERS_PACE__SWEEP": "1",
@@ -27,21 +25,16 @@ PACE = {
 }
 
 
-def load(path: Path) -> ModuleType:
-    """A script of the demo as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
+ECHO = """\
+apiVersion: kfp-triggers/v1
+rules:
+  echo:
+    trigger: {source: uploads, event: object.created, bucket: inbox}
+    run: {pipeline: echo@v1, params: {uri: "${event.object}", size: "${event.size}"}}
+"""
 
 
-demo = load(ROOT / "deploy" / "demo" / "demo.py")
-
-
-class Running(demo.Demo):  # type: ignore[misc, name-defined]
+class Running(demo.Demo):
     """The demo's world, with the supervisor at hand."""
 
     supervisor: Supervisor
@@ -52,13 +45,17 @@ class Running(demo.Demo):  # type: ignore[misc, name-defined]
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("stack") / "home"
     bare, clone = demo.prepare(home)
+    sources = home / "sources.yaml"
+    sources.write_text(sources.read_text().replace("[user-ids]", "[user-ids, inbox]"))
+    (home / "rules" / "echo.yaml").write_text(ECHO)
+    demo.run(sys.executable, str(Path(__file__).with_name("echo.py")), str(home / "packages" / "echo@v1.yaml"))
     wanted = Wanted(
         minio=True, mlflow=True, alertmanager=Grouping("0s", "1s", "2s"), buckets=demo.BUCKETS, port=0, env=PACE
     )
     with Supervisor(home / "data", print) as supervisor:
         stack = bring_up(supervisor, wanted)
         now = datetime.now(UTC) - timedelta(seconds=1)
-        world = Running(stack=stack, bare=bare, clone=clone, data=demo._load("data"), now=now)
+        world = Running(stack=stack, bare=bare, clone=clone, now=now)
         world.supervisor = supervisor
         demo.configure_hook(world)
         demo.people(world)

@@ -11,8 +11,8 @@ from pipelines.placement import IMAGE, Placement
 
 STRINGS = dict.fromkeys(
     ["entity_df_bucket", "entity_df_filename", "entity_df_version", "entity_df_etag", "feature_store_bucket_name",
-     "feature_store_config_file_name", "model_name", "model_type", "output_bucket", "output_file_name", "as_of", "run_key",
-     "report_uri"],
+     "feature_store_config_file_name", "model_name", "model_type", "output_bucket", "output_file_name", "as_of",
+     "run_key", "report_uri"],
     "STRING",
 )  # fmt: skip
 PARAMETERS = {

@@ -35,7 +35,7 @@ def retrieved(
 
 
 def as_of_join(rows: pd.DataFrame, ids: list[int], as_of: datetime, ttl: timedelta) -> pd.DataFrame:
-    """The same question answered by pandas alone: the newest row not after the moment, if it isn't older than the TTL."""
+    """The same question answered by pandas alone: the newest row not after the moment, unless older than the TTL."""
     asked = pd.DataFrame({"user_id": ids, "event_timestamp": pd.Timestamp(as_of).as_unit("us")})
     source = rows.sort_values("event_timestamp", kind="stable")
     return pd.merge_asof(
@@ -55,7 +55,7 @@ def test_a_pandas_as_of_join_agrees_on_every_feature(
     days: int, storage_env: Any, feature_bucket: str, demo: ModuleType, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     as_of = table["event_timestamp"].max().to_pydatetime() + timedelta(days=days - 29, hours=5)
-    ids = sorted({int(number) for number in table["user_id"]}) + [demo.NEVER_SEEN]
+    ids = [*sorted({int(number) for number in table["user_id"]}), demo.NEVER_SEEN]
     np.random.default_rng(days + 1000).shuffle(ids)
     found, _ = retrieved(list(ids), as_of.isoformat(), tmp_path)
     expected = as_of_join(table, ids, as_of, demo.TTL)

@@ -49,7 +49,7 @@ def test_the_first_version_is_champion_and_the_second_is_not(candidate: Candidat
 def test_a_version_carries_its_tags_its_metrics_and_a_loadable_model(candidate: Candidate) -> None:
     register(candidate, Step("p.c", "k1", ""))
     version = MlflowClient().get_model_version(candidate.name, "1")
-    run = mlflow.get_run(version.run_id)
+    run = mlflow.get_run(str(version.run_id))
     assert candidate.tags.items() <= version.tags.items()
     assert (run.data.metrics, run.data.params) == ({"auc": 0.9}, {"C": "1.0"})
     loaded = load_model(candidate.name, 1, "sklearn")

@@ -141,7 +141,7 @@ class FileShape(_Shape):
     apiVersion: Literal["kfp-triggers/v1"] = Field(description="write `apiVersion: kfp-triggers/v1`")  # noqa: N815 - the key that Kubernetes users know
     defaults: Defaults = Field(default_factory=Defaults)
     rules: dict[Annotated[str, Field(pattern=f"^{RULE_NAME}$")], RuleShape] = Field(
-        min_length=1, description="the rules by name"
+        description="the rules by name; `rules: {}` for none"
     )
 
 
