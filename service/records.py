@@ -165,6 +165,18 @@ class Query:
     limit: int = 50
 
 
+def origin(event: Event) -> str:
+    """The URI of the thing that an event tells of, as a node of lineage; "" when it has none."""
+    data = event.data
+    if event.type.startswith("object."):
+        return str(data.get("object", ""))
+    if event.type.startswith("git.") and data.get("sha"):
+        return f"{data.get('clone_url') or data.get('repository', '')}/commit/{data['sha']}"
+    if event.type.startswith("alert."):
+        return f"alert:{data.get('fingerprint', '')}@{data.get('starts_at', '')}"
+    return ""
+
+
 def document(record: Any) -> dict[str, Any]:
     """A record as JSON-ready data with stable keys, times in RFC 3339 UTC. An event's own fields come up to the top."""
     result: dict[str, Any] = {}

@@ -42,7 +42,6 @@ def _write(folder: Path) -> tuple[list[Path], list[Path]]:
         secret = folder / "secrets" / name
         made = _make(secret, secrets.token_urlsafe(24) + "\n", 0o600)
         (written if made else kept).append(secret)
-    (folder / "packages").mkdir(exist_ok=True)
     return written, kept
 
 

@@ -32,7 +32,7 @@ def _walk(
     found: list[Edge] = []
     seen, waiting = {start}, deque([start])
     while waiting:
-        for edge in edges_at(waiting.popleft()):
+        for edge in _certain(edges_at(waiting.popleft())):
             found.append(edge)
             after = beyond(edge)
             if after not in seen:
@@ -41,6 +41,12 @@ def _walk(
                 seen.add(after)
                 waiting.append(after)
     return found, False
+
+
+def _certain(edges: Sequence[Edge]) -> Sequence[Edge]:
+    """What was declared is left out where the run's own report says the same."""
+    reported = {(edge.source, edge.target) for edge in edges if edge.relation != "declared"}
+    return [edge for edge in edges if edge.relation != "declared" or (edge.source, edge.target) not in reported]
 
 
 def _document(edge: Edge) -> dict[str, Any]:

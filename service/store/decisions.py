@@ -13,8 +13,8 @@ from ulid import ULID
 
 from service.ledger import Ask, Claim, Judged
 from service.lifecycle import OPEN, State
-from service.records import DecisionRecord, EventRecord, EventState, Query
-from service.store import claims, runs
+from service.records import DecisionRecord, Edge, EventRecord, EventState, Query, RunRecord, origin
+from service.store import claims, lineage, runs
 from service.store.database import Database, maybe_moment, micros, moment
 from service.store.tables import decision, event, run
 from triggers.reason import Reason
@@ -71,7 +71,7 @@ class SqlDecisions:
             values = _columns(judged, now) | claims.let_go(judged.ask_again_at)
             connection.execute(update(decision).where(decision.c.id == decided.id).values(**values))
             if judged.run is not None:
-                runs.add(connection, judged.run, decided.id, now)
+                _add_run(connection, item, judged.run, decided.id, now)
             return judged
 
     def _first(self, connection: Connection, item: EventRecord, ask: Ask, now: datetime) -> Judged:
@@ -89,7 +89,7 @@ class SqlDecisions:
             )
         )
         if judged.run is not None:
-            runs.add(connection, judged.run, decision_id, now)
+            _add_run(connection, item, judged.run, decision_id, now)
         return judged
 
     def claim(self, decision_id: str, taken: Claim) -> DecisionRecord | None:
@@ -125,6 +125,13 @@ class SqlDecisions:
     def _all(self, wanted: Any) -> Sequence[DecisionRecord]:
         with self._database.read() as connection:
             return [record(row) for row in connection.execute(wanted)]
+
+
+def _add_run(connection: Connection, item: EventRecord, new: RunRecord, decision_id: str, now: datetime) -> None:
+    runs.add(connection, new, decision_id, now)
+    if thing := origin(item.event):
+        told = Edge(source=thing, relation="told of by", target=f"event:{item.id}", data={"type": item.event.type})
+        lineage.add(connection, [told], now)
 
 
 def _columns(judged: Judged, now: datetime) -> dict[str, Any]:
