@@ -1,6 +1,6 @@
 """What the flow needs of the world, as Protocols and plain values: the adapters fit these, the flow sees nothing else.
 
-`service.wiring` fills an `App`; tests fill one with fakes of the foreign systems only: the store is always the real one.
+`service.wiring` fills an `App`; tests fill one with fakes of the foreign systems only: the store is the real one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from triggers.sourcefile import Source
 from ulid import ULID
 
 from service.ledger import Arrival, Claim, Ledger
@@ -17,6 +16,7 @@ from service.records import Accepted
 from service.settings import PaceSettings
 from triggers.rules.model import RuleSet
 from triggers.schema import Input
+from triggers.sourcefile import Source
 
 
 @dataclass(frozen=True, kw_only=True)

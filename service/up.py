@@ -1,4 +1,4 @@
-"""The embedded stack: Redis, MinIO, MLflow, Alertmanager as asked for, an API and a worker, on one home and one machine.
+"""The embedded stack: Redis, MinIO, MLflow, Alertmanager as asked for, an API and a worker, on one home.
 
 `kfp-triggers up` runs it for a person's own files, the demo and the acceptance tests for theirs. What the parts are is
 `service.embedded`'s word, how they are kept alive `service.supervise`'s.

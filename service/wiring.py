@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from service.broker import CeleryBell, InlineBell, NoBell, celery_app
+from service.flow.steps import step
 from service.ledger import Arrival
 from service.local import LocalBackend
 from service.objects import S3Objects
@@ -24,7 +25,6 @@ from service.store import Store
 from service.store.migrate import require_current
 from service.store.writer import Writer
 from service.tracking import MlflowRegistry
-from service.flow.steps import step
 
 
 class SystemClock:

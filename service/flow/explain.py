@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from triggers.sourcefile import Source
-
 from service.flow.decide import pipeline_of
 from service.flow.look import look_up
 from service.ports import App, Pipeline
@@ -20,8 +18,8 @@ from triggers.rules.explain import Planned, explain, sample_facts
 from triggers.rules.gate import History
 from triggers.rules.load import InputsOf
 from triggers.rules.model import Candidate, Rule, RuleSet
+from triggers.sourcefile import Source
 from triggers.sources import SOURCES
-
 
 # A body in a file has lost its headers; these are the ones that say which kind of push it is.
 HEADERS = {"content-type": "application/json", "x-github-event": "push", "x-gitlab-event": "Push Hook"}

@@ -40,11 +40,20 @@ def _try(app: App, before: RunRecord, backend: Backend, taken: Claim) -> None:
         if before.state is State.SUBMITTING:
             _resolve(app, before, backend, taken)
         else:
-            _submitted(app, before, backend.create(_job(before, backend)), Reason.ACCEPTED)
+            _send(app, before, backend, taken)
     except Temporary as error:
         _not_now(app, before, backend, error)
     except Permanent as error:
         _end(app, before, Reason.BACKEND_REFUSED, error.detail)
+
+
+def _send(app: App, before: RunRecord, backend: Backend, taken: Claim) -> None:
+    """Ask the backend, unless this process slept so long that another may be at it already."""
+    job = _job(before, backend)
+    if app.clock.now() >= taken.until:
+        logger.warning("claim_lost", step="submit")
+        return
+    _submitted(app, before, backend.create(job), Reason.ACCEPTED)
 
 
 def _resolve(app: App, before: RunRecord, backend: Backend, taken: Claim) -> None:

@@ -11,9 +11,9 @@ from celery.signals import setup_logging
 
 from service.broker import celery_app
 from service.duties import Duties
+from service.flow.steps import STEPS, step
 from service.ports import App
 from service.settings import Settings
-from service.flow.steps import STEPS, step
 
 
 def work(app: App, settings: Settings) -> int:

@@ -84,9 +84,7 @@ def in_the_middle(running: Any, key: str) -> None:
     wait(lambda: [run for run in runs_of(running, key) if run["state"] in {"submitted", "running"}])
 
 
-@pytest.mark.parametrize(
-    "victims", [("api",), ("worker",), ("redis",), ("api", "worker", "redis")], ids="+".join
-)
+@pytest.mark.parametrize("victims", [("api",), ("worker",), ("redis",), ("api", "worker", "redis")], ids="+".join)
 def test_one_run_one_output_whoever_is_killed_in_the_middle(running: Any, victims: tuple[str, ...]) -> None:
     key = drop(running, "middle-" + "-".join(victims))
     in_the_middle(running, key)

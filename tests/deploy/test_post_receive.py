@@ -116,7 +116,7 @@ class Repository:
 
     def hook(self, *arguments: str, lines: str = "") -> str:
         """Run the hook as Git or cron does."""
-        done = subprocess.run(  # noqa: S603  # our own hook
+        done = subprocess.run(  # our own hook
             [sys.executable, self.bare / "hooks/post-receive", *arguments],
             cwd=self.bare,
             env=CLEAN,
@@ -138,8 +138,8 @@ class Repository:
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  # the test's own arguments
-        ["git", *arguments],  # noqa: S607  # whichever git there is
+    return subprocess.run(  # the test's own arguments
+        ["git", *arguments],  # whichever git there is
         cwd=folder,
         env=CLEAN,
         capture_output=True,
@@ -271,7 +271,7 @@ def test_killed_between_spool_and_answer_nothing_is_lost(repository: Repository,
     sha = repository.commit("a.py")
     repository.push()  # spooled; then start over with a service that hangs
     repository.set("url", service.url)
-    hook = subprocess.Popen(  # noqa: S603  # our own hook
+    hook = subprocess.Popen(  # our own hook
         [sys.executable, repository.bare / "hooks/post-receive", "--drain"],
         cwd=repository.bare,
         env=CLEAN,
@@ -306,7 +306,7 @@ def test_what_came_while_another_was_sending_is_sent_by_that_one(repository: Rep
     service.hold.clear()
     shas = [repository.commit("a.py")]
     slow = subprocess.Popen(
-        ["git", "push", "--quiet", "origin", "HEAD:main"],  # noqa: S607  # whichever git there is
+        ["git", "push", "--quiet", "origin", "HEAD:main"],  # whichever git there is
         cwd=repository.clone,
         env=CLEAN,
         stderr=subprocess.DEVNULL,

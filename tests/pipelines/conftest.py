@@ -4,11 +4,8 @@ import importlib.util
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +15,10 @@ from typing import Any
 
 import pytest
 from minio import Minio
+
+from service import buckets, embedded
+from service.embedded import S3
+from service.supervise import Supervisor
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -65,92 +66,38 @@ class Ran:
     outputs: dict[str, Any]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@dataclass(frozen=True)
+class Parts:
+    """What runs for all tests of this folder."""
 
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(f"{process.args!r} ended with {process.returncode}")
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own server, http only
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"{url} did not answer")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    supervisor: Supervisor
+    store: S3
+    ports: dict[str, int]
 
 
 @pytest.fixture(scope="session")
-def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    """A supervisor with MinIO; what else a test needs is started by its fixture."""
+    home = tmp_path_factory.mktemp("parts")
+    with Supervisor(home, print) as supervisor:
+        ports = embedded.ports(home, ("minio", "mlflow"))
+        store = embedded.s3(home, ports["minio"], {})
+        supervisor.start(embedded.minio(home, ports["minio"], []))
+        yield Parts(supervisor, store, ports)
+
+
+@pytest.fixture(scope="session")
+def minio(parts: Parts) -> Storage:
     """MinIO on a free port, with credentials of its own."""
-    folder = tmp_path_factory.mktemp("minio")
-    storage = Storage(f"http://127.0.0.1:{_free_port()}", secrets.token_hex(8), secrets.token_hex(16))
-    binary = os.environ.get("MINIO_BINARY", "minio")
-    host = storage.endpoint.partition("://")[2]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [binary, "server", str(folder / "data"), "--address", host, "--console-address", "127.0.0.1:0"],
-            env=os.environ | {"MINIO_ROOT_USER": storage.access_key, "MINIO_ROOT_PASSWORD": storage.secret_key},
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            _wait(f"{storage.endpoint}/minio/health/live", process)
-            yield storage
-        finally:
-            _stop(process)
+    return Storage(parts.store.endpoint, parts.store.access_key, parts.store.secret_key)
 
 
 @pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An MLflow server that keeps and serves its artifacts itself."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    port = _free_port()
-    store = [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mlflow",
-                "server",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-                "--workers",
-                "1",
-                *store,
-            ],
-            cwd=folder,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            _wait(f"http://127.0.0.1:{port}/health", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            _stop(process)
+def mlflow_uri(parts: Parts) -> str:
+    """An MLflow server that keeps its artifacts in that MinIO."""
+    buckets.make(parts.store, ["mlflow"])
+    parts.supervisor.start(embedded.mlflow(parts.supervisor.home, parts.ports["mlflow"], parts.store, "mlflow"))
+    return f"http://{embedded.HOST}:{parts.ports['mlflow']}"
 
 
 @pytest.fixture(scope="session")

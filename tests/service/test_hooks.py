@@ -123,7 +123,7 @@ def test_one_object_told_by_two_deliveries_is_one_event(post: Post) -> None:
         (notification(size="12"), "quarantined"),
         (notification("incoming/a\x00.csv"), "quarantined"),
         (notification().replace(b"incoming%2Fa.csv", b"\\ud800"), "quarantined"),
-        (notification(sequencer="not hexadecimal"), "quarantined"),
+        (notification(sequencer="not hexadecimal"), "accepted"),
         (notification(userMetadata={"X-Amz-Meta-A": "\x00\ud800"}), "accepted"),
         (notification("incoming/" + "é" * 500 + ".csv"), "accepted"),
         (notification("incoming/../../etc/passwd"), "accepted"),

@@ -150,7 +150,7 @@ def _why(error: Exception, source: str) -> tuple[str, bool]:
     if isinstance(error, TypeError):
         return "the types do not fit: CEL never mixes int, double and string; use int(), double() or string()", False
     if text.startswith("Undefined variable or function: "):
-        return f"there is no {text.split(': ')[1].split('.')[0]}", False
+        return f"there is no {text.split(': ')[1].split('.', maxsplit=1)[0]}", False
     if text.startswith("Function "):
         name = text.split("'")[1]
         wrong_type = "failed: TypeError" in text

@@ -66,7 +66,7 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             result = function(*arguments)
         except (TypeError, AttributeError):
             raise TypeError("its arguments have the wrong type or number") from None
-        except Exception:
+        except Exception:  # noqa: BLE001  # whatever a library function raises is its refusal
             raise ValueError("it refuses these arguments") from None
         if isinstance(result, (list, str)) and len(result) > (MAX_ITEMS if isinstance(result, list) else MAX_TEXT):
             raise ValueError("its result is too long")

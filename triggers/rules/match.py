@@ -35,7 +35,8 @@ def match(rule: Rule, candidate: Candidate) -> Match | Mismatch:
         return Mismatch(Reason.FILTERED, "another rule was fired")
     for one in trigger.filters:
         if one.name == "paths" and event.data.get("paths_complete") is False:
-            continue  # a large push is told with some paths left out: they may be the ones, and a needless run loses nothing
+            # A large push is told with some paths left out: they may be the ones, and a needless run loses nothing.
+            continue
         if not _passes(one, event.data.get(one.name)):
             return Mismatch(Reason.FILTERED, f"{one.name} does not match {' or '.join(map(repr, one.patterns))}")
     labels = event.data.get("labels")

@@ -1,6 +1,6 @@
-"""A first pipeline: it says which file it was given. Compile it into packages/, where rules find it by name and version:
+"""A first pipeline: it says which file it was given.
 
-python pipelines/hello.py
+`python pipelines/hello.py` compiles it into packages/, where rules find it by name and version.
 """
 
 from pathlib import Path
