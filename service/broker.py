@@ -19,6 +19,7 @@ from service import metrics
 from service.log import logger
 from service.settings import BrokerSettings
 
+CLOSING = 5.0  #: seconds that the rings still queued may take at the end
 BACKLOG = 10_000  #: rings that may wait for the broker; more are lost, and found by the sweep
 
 
@@ -58,6 +59,8 @@ class CeleryBell:
     """Rings through Redis from a thread of its own: neither a request nor a transaction ever waits for the broker."""
 
     def __init__(self, app: Celery) -> None:
+        # Kombu would try a refused connection again for some seconds: a ring is lost at once, and the next one tries.
+        app.conf.broker_transport_options = {**app.conf.broker_transport_options, "max_retries": 0}
         self._app = app
         self._queue: queue.Queue[tuple[str, str] | None] = queue.Queue(maxsize=BACKLOG)
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
@@ -74,7 +77,7 @@ class CeleryBell:
         """Send what is queued, if the broker takes it within a few seconds."""
         with contextlib.suppress(queue.Full):  # then the broker is away, and the thread ends with the process
             self._queue.put(None, timeout=1)
-            self._thread.join(timeout=5)
+            self._thread.join(timeout=CLOSING)
 
     def _run(self) -> None:
         up = True

@@ -3,14 +3,18 @@
 Asks before it writes, and adds to what is there: the store may be one that ran before us.
 """
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from minio import Minio
+from minio import Minio, MinioAdmin
 from minio.commonconfig import ENABLED
-from minio.error import S3Error
+from minio.credentials.providers import StaticProvider
+from minio.error import MinioAdminException, MinioException, S3Error
 from minio.notificationconfig import NotificationConfig, QueueConfig
 from minio.versioningconfig import VersioningConfig
+from urllib3.exceptions import HTTPError
 
 from service.embedded import S3, Webhook
 from service.errors import Refused
@@ -33,6 +37,40 @@ def make(store: S3, names: Sequence[str]) -> None:
             minio.set_bucket_versioning(name, VersioningConfig(ENABLED))
 
 
+def tell(store: S3, webhooks: Sequence[Webhook], queue: Path | None) -> None:
+    """Make a running MinIO know webhooks: its configuration is set by its administrator's keys, and it is restarted."""
+    parts = urlsplit(store.endpoint)
+    admin = MinioAdmin(
+        endpoint=parts.netloc,
+        credentials=StaticProvider(store.access_key, store.secret_key),
+        secure=parts.scheme == "https",
+    )
+    try:
+        for one in webhooks:
+            told = {"endpoint": one.url, "auth_token": one.token}
+            if queue is not None:
+                told["queue_dir"] = str(queue / one.id)
+            admin.config_set(f"notify_webhook:{one.id}", told)
+        admin.service_restart()
+    except MinioAdminException as problem:
+        raise Refused(f"{_by_hand(store, webhooks)}\n(these keys may not: {problem})") from problem
+    _await(store)
+
+
+def _await(store: S3) -> None:
+    """Until it answers again after its restart."""
+    deadline = time.monotonic() + 60
+    time.sleep(1)  # it answers for a moment before it goes down
+    while time.monotonic() < deadline:
+        try:
+            client(store).list_buckets()
+        except (MinioException, HTTPError, OSError):
+            time.sleep(0.3)
+        else:
+            return
+    raise Refused(f"MinIO at {store.endpoint} did not come back after the restart that makes it know our webhooks")
+
+
 def report(store: S3, bucket: str, webhook: Webhook) -> None:
     """Every new object of the bucket goes to the webhook; Refused with what to do when the store does not know it."""
     minio, arn = client(store), f"arn:minio:sqs::{webhook.id}:webhook"
@@ -45,16 +83,14 @@ def report(store: S3, bucket: str, webhook: Webhook) -> None:
     try:
         minio.set_bucket_notification(bucket, wanted)
     except S3Error as problem:
-        raise Refused(_unknown_target(store, bucket, webhook, problem)) from problem
+        raise Refused(f"{_by_hand(store, [webhook])}\n(bucket {bucket}: {problem.message})") from problem
 
 
-def _unknown_target(store: S3, bucket: str, webhook: Webhook, problem: S3Error) -> str:
-    """A server takes its webhooks from its own configuration, which is not ours to write."""
-    told = f"MinIO at {store.endpoint} will not report {bucket} to {webhook.id}: {problem.message}"
-    if store.ours:
-        return told
-    return (
-        f"{told}\nIt was not started by us, so its administrator must tell it once:\n"
-        f"  mc admin config set ALIAS notify_webhook:{webhook.id} endpoint={webhook.url} auth_token=… queue_dir=…\n"
-        "  mc admin service restart ALIAS"
-    )
+def _by_hand(store: S3, webhooks: Sequence[Webhook]) -> str:
+    """What an administrator would do."""
+    lines = [f"MinIO at {store.endpoint} must be told of our webhooks once, by its administrator:"]
+    lines += [
+        f"  mc admin config set ALIAS notify_webhook:{one.id} endpoint={one.url} auth_token=… queue_dir=…"
+        for one in webhooks
+    ]
+    return "\n".join([*lines, "  mc admin service restart ALIAS"])

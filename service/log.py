@@ -42,8 +42,9 @@ def set_up(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
-    for chatty in ("httpx", "alembic", "urllib3", "celery.worker.strategy", "celery.app.trace"):
+    for chatty in ("httpx", "alembic", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # warns of each try; the adapters tell how it ended
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

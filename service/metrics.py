@@ -6,7 +6,8 @@ Counters count what this process did; what must be right over all processes is a
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-disable_created_metrics()  # a second series beside every counter, which nobody asks for
+# A second series beside every counter, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
 
 deliveries = Counter("kfp_triggers_deliveries_total", "Deliveries that were stored or known", ["source", "outcome"])
 refusals = Counter("kfp_triggers_refusals_total", "Deliveries that were not taken", ["source", "status"])

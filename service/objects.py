@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from xml.etree.ElementTree import ParseError
 
 from minio import Minio
 from minio.error import MinioException, S3Error
@@ -137,7 +138,7 @@ def _translated(uri: str) -> Iterator[None]:
             # A person must mend it; until then the event waits, it is not lost.
             raise Temporary(f"the object store refuses {uri}: {error.code}", delay=30) from error
         raise Temporary(f"the object store: {error.code} for {uri}") from error
-    except (MinioException, HTTPError, OSError) as error:
+    except (MinioException, HTTPError, OSError, ParseError) as error:
         raise Temporary(f"the object store does not answer: {type(error).__name__}") from error
     except ValueError as error:  # a name that no store has: the client's own refusal, before it asks
         raise Permanent(f"not the URI of an object: {uri[:200]}: {error}") from error

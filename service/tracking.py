@@ -20,6 +20,11 @@ class MlflowRegistry:
         self._made: Any = None
         self._lock = threading.Lock()
 
+    def warm(self) -> None:
+        """Import and connect ahead of the first question, which would otherwise wait for seconds."""
+        if self._uri:
+            self._client()
+
     def by_alias(self, name: str, alias: str) -> ModelVersion:
         """The version behind `name@alias`, as it is now."""
         return _version(self._ask("get_model_version_by_alias", name, alias), alias)

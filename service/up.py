@@ -73,6 +73,7 @@ def bring_up(supervisor: Supervisor, wanted: Wanted) -> Stack:
             tracking = beside.submit(_tracking, supervisor, stack, wanted, ports["mlflow"])
             argv = [sys.executable, "-m", "service.cli"]
             supervisor.start(embedded.api(home, [*argv, "api"], api_port, stack.env))
+            _notifications(supervisor, stack, book)
             if wanted.worker and wanted.redis:
                 supervisor.start(embedded.worker(home, [*argv, "worker"], "worker", stack.env))
             _alerts(supervisor, stack, wanted, book, ports["alertmanager"])
@@ -115,19 +116,35 @@ def _plan(settings: Settings, wanted: Wanted, folder: Path, ports: Mapping[str, 
 
 
 def _storage(supervisor: Supervisor, stack: Stack, wanted: Wanted, book: RuleBook, port: int) -> None:
-    """MinIO with a webhook for each source of its type, and every bucket that is named."""
+    """MinIO that knows the webhook of each source of its type, and every bucket that is named."""
     if stack.s3 is None:
         return
-    sources = _of_type(book, "minio")
-    hooks = {name: Webhook(_webhook_id(name), stack.hook(name), _token(book, name)) for name in sources}
     if stack.s3.ours:
-        supervisor.start(embedded.minio(supervisor.home, port, list(hooks.values())))
+        supervisor.start(embedded.minio(supervisor.home, port, list(_webhooks(stack, book).values())))
     own = load(stack.home).objects.bucket
-    watched = {name: _buckets(source) for name, source in sources.items()}
-    names = {own, *wanted.buckets, *(["mlflow"] if wanted.mlflow else [])}
-    buckets.make(stack.s3, sorted(names.union(*watched.values())))
-    for name, bucket in ((name, bucket) for name, found in watched.items() for bucket in found):
-        buckets.report(stack.s3, bucket, hooks[name])
+    watched = [bucket for source in _of_type(book, "minio").values() for bucket in _buckets(source)]
+    buckets.make(stack.s3, sorted({own, *watched, *wanted.buckets, *(["mlflow"] if wanted.mlflow else [])}))
+
+
+def _webhooks(stack: Stack, book: RuleBook) -> dict[str, Webhook]:
+    """By source. MinIO's ids are upper-case words."""
+    sources = _of_type(book, "minio")
+    ids = {name: name.upper().replace("-", "_") for name in sources}
+    return {name: Webhook(ids[name], stack.hook(name), _token(book, name)) for name in sources}
+
+
+def _notifications(supervisor: Supervisor, stack: Stack, book: RuleBook) -> None:
+    """Each source's buckets report to its webhook. After the API is up: MinIO tries the address that it is told."""
+    if stack.s3 is None:
+        return
+    hooks = _webhooks(stack, book)
+    if not stack.s3.ours:
+        # A queue of undelivered notifications needs a folder on the server's own machine.
+        local = stack.s3.endpoint.partition("://")[2].startswith(("127.", "localhost"))
+        buckets.tell(stack.s3, list(hooks.values()), supervisor.home / "minio-queue" if local else None)
+    for name, source in _of_type(book, "minio").items():
+        for bucket in _buckets(source):
+            buckets.report(stack.s3, bucket, hooks[name])
 
 
 def _tracking(supervisor: Supervisor, stack: Stack, wanted: Wanted, port: int) -> None:
@@ -154,11 +171,6 @@ def _of_type(book: RuleBook, kind: str) -> dict[str, Source]:
 
 def _buckets(source: Source) -> list[str]:
     return list(getattr(source.config, "buckets", ()))
-
-
-def _webhook_id(source: str) -> str:
-    """MinIO's ids are upper-case words."""
-    return source.upper().replace("-", "_")
 
 
 def _token(book: RuleBook, source: str) -> str:

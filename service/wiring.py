@@ -6,6 +6,7 @@ Called by the commands; production and tests call the same flow functions with w
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -54,7 +55,10 @@ def opened(settings: Settings, *, ingest: bool = False, rings: bool = True) -> I
     require_current(store.database)
     writer = Writer(store.database, at_most=settings.api.queue) if ingest else None
     late = Late()
-    app = _app(settings, store, writer.accept if writer else store.events.accept, late)
+    # The API decides only when there is no worker: it needs no warm registry beside one.
+    decides = settings.broker.url is None if ingest else rings
+    accept = writer.accept if writer else store.events.accept
+    app = _app(settings, store, accept, late, decides=decides)
     bell = _bell(settings, app) if rings else NoBell()
     late.bell = bell
     try:
@@ -71,15 +75,18 @@ def _bell(settings: Settings, app: App) -> CeleryBell | InlineBell:
     return InlineBell(lambda name, key: step(app, name, key), settings.broker.concurrency)
 
 
-def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted], bell: Bell) -> App:
+def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted], bell: Bell, *, decides: bool) -> App:
     clock = SystemClock()
     backends = local_backends(settings)
+    registry = MlflowRegistry(settings.mlflow)
+    if decides:
+        threading.Thread(target=registry.warm, daemon=True).start()
     return App(
         ledger=store,
         accept=accept,
         rules=RuleBook(settings.home, backends, clock, every=settings.pace.reload, keep=store.leases.keep_rules),
         backends=backends,
-        registry=MlflowRegistry(settings.mlflow),
+        registry=registry,
         objects=S3Objects(settings.objects),
         bell=bell,
         clock=clock,

@@ -28,8 +28,9 @@ def check(
     from triggers.yamlfile import Problems
 
     with told():
-        book, texts = _book(settings(), files, sources)
+        found_settings = settings()
         try:
+            book, texts = _book(found_settings, files, sources)
             senders, rules, warnings = book.check(texts)
         except Problems as error:
             if as_json:

@@ -1,6 +1,6 @@
 """Step 1: bytes at the door become stored events.
 
-Called by `service.web.hooks` (and later by the listeners) with a delivery, by the CLI with an event of its own.
+Called by `service.web.hooks` with a delivery, by the CLI with an event of its own.
 Verifies before it reads; what is authentic is kept, understood or not. Knows no HTTP.
 """
 
