@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import demo
 import pytest
+import scene
 
 from service.embedded import Grouping
 from service.supervise import Supervisor
@@ -34,7 +34,7 @@ rules:
 """
 
 
-class Running(demo.Demo):
+class Running(scene.Demo):
     """The demo's world, with the supervisor at hand."""
 
     supervisor: Supervisor
@@ -44,21 +44,21 @@ class Running(demo.Demo):
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("stack") / "home"
-    bare, clone = demo.prepare(home)
+    bare, clone = scene.prepare(home)
     sources = home / "sources.yaml"
     sources.write_text(sources.read_text().replace("[user-ids]", "[user-ids, inbox]"))
     (home / "rules" / "echo.yaml").write_text(ECHO)
-    demo.run(sys.executable, str(Path(__file__).with_name("echo.py")), str(home / "packages" / "echo@v1.yaml"))
+    scene.run(sys.executable, str(Path(__file__).with_name("echo.py")), str(home / "packages" / "echo@v1.yaml"))
     wanted = Wanted(
-        minio=True, mlflow=True, alertmanager=Grouping("0s", "1s", "2s"), buckets=demo.BUCKETS, port=0, env=PACE
+        minio=True, mlflow=True, alertmanager=Grouping("0s", "1s", "2s"), buckets=scene.BUCKETS, port=0, env=PACE
     )
     with Supervisor(home / "data", print) as supervisor:
         stack = bring_up(supervisor, wanted)
         now = datetime.now(UTC) - timedelta(seconds=1)
         world = Running(stack=stack, bare=bare, clone=clone, now=now)
         world.supervisor = supervisor
-        demo.configure_hook(world)
-        demo.people(world)
-        demo.push(world, "v1", "Logistic regression")
+        scene.configure_hook(world)
+        scene.people(world)
+        scene.push(world, "v1", "Logistic regression")
         world.champion_run = world.finished("retrain-on-push", 1)["run_key"]
         yield world

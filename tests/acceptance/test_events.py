@@ -4,9 +4,9 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import demo
 import httpx
 import pytest
+import scene
 from world import notification
 
 from service.buckets import client
@@ -98,9 +98,9 @@ def test_the_answer_policy_holds(running: Any, source: str, headers: dict[str, s
 
 
 def test_a_push_to_another_branch_arrives_by_the_hook_and_trains_nothing(running: Any) -> None:
-    demo.git("push", "--quiet", "origin", "HEAD:other", cwd=running.clone)
+    scene.git("push", "--quiet", "origin", "HEAD:other", cwd=running.clone)
     event = running.until(lambda: _pushed(running, "refs/heads/other"), "the push")
-    assert event["data"]["sha"] == demo.git("rev-parse", "HEAD", cwd=running.clone).strip()
+    assert event["data"]["sha"] == scene.git("rev-parse", "HEAD", cwd=running.clone).strip()
     assert (event["state"], event["reason"]) == ("unmatched", "no_rule")
 
 

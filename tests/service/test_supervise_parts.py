@@ -97,7 +97,7 @@ def test_minio_reports_an_object_with_its_version(tmp_path: Path, received: tupl
         for _ in range(2):  # a second start finds all as it should be
             buckets.make(store, ["user-ids"])
             buckets.report(store, "user-ids", webhook)
-        with pytest.raises(Refused, match="to other"):
+        with pytest.raises(Refused, match="notify_webhook:other"):
             buckets.report(store, "user-ids", Webhook("other", url, "token"))
         put = buckets.client(store).put_object("user-ids", "incoming/a.csv", io.BytesIO(b"id\n1\n"), 5)
         path, authorization, body = got.get(timeout=20)
