@@ -114,6 +114,9 @@ def test_a_broker_that_never_answers_holds_up_nobody(monkeypatch: pytest.MonkeyP
         bell.close()
         assert time.monotonic() - started < 3
     assert value("rings_lost_total") >= lost + 989
+    monkeypatch.setattr("service.broker.CLOSING", 15)
+    bell.close()  # the connections broke: now it ends, and counts nothing into another test
+    assert not bell._thread.is_alive()
 
 
 def test_a_bell_survives_whatever_goes_wrong(bell_on: Callable[[str], CeleryBell]) -> None:
