@@ -8,13 +8,14 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from service import metrics
 from service.errors import Permanent, Temporary
+from service.ledger import Leases
 from service.log import logger
 from service.ports import Backend, Clock, InForce
 from triggers.rules.load import load_rules
@@ -37,9 +38,9 @@ class RuleBook:
         clock: Clock,
         *,
         every: float,
-        keep: Callable[[str, Mapping[str, str], datetime], None] | None = None,
+        kept: Leases | None = None,
     ) -> None:
-        self._home, self._backends, self._clock, self._every, self._keep = home, backends, clock, every, keep
+        self._home, self._backends, self._clock, self._every, self._kept = home, backends, clock, every, kept
         self._lock = threading.Lock()
         self._seen: object = None
         self._looked = float("-inf")
@@ -63,7 +64,7 @@ class RuleBook:
             for reference in self._in_force.sources[source].secrets
         ]
 
-    def check(self, files: Files) -> tuple[Mapping[str, Source], RuleSet, Sequence[Problem]]:
+    def check(self, files: Mapping[str, str]) -> tuple[Mapping[str, Source], RuleSet, Sequence[Problem]]:
         """These files (`sources.yaml` among them) as sources, rules and warnings, or Problems. Takes nothing up."""
         problems: list[Problem] = []
         sources: Mapping[str, Source] = {}
@@ -98,25 +99,45 @@ class RuleBook:
         try:
             files = self.files()
             sources, rules, warnings = self.check(files)
-            if self._keep is not None and rules.hash:
-                self._keep(rules.hash, files, now)
-        except (OSError, Problems, Temporary) as error:
+        except (OSError, Problems) as error:
             self._refuse([str(one) for one in error.problems] if isinstance(error, Problems) else [str(error)])
             return
         self._in_force = InForce(sources=sources, rules=rules, problems=(), loaded_at=now)
         metrics.rule_problems.set(0)
         metrics.rules_loaded.set(len(rules.rules))
+        self._keep(rules.hash, files, now)
         for warning in warnings:
             logger.warning("rule_warning", warning=str(warning))
         logger.info("rules_in_force", hash=rules.hash[:12], rules=len(rules.rules), sources=len(sources))
 
+    def _keep(self, digest: str, files: Files, now: datetime) -> None:
+        """For the record, and for a start with broken files; a store that is busy now is tried again."""
+        if self._kept is None:
+            return
+        try:
+            self._kept.keep_rules(digest, files, now)
+        except Temporary as error:
+            logger.warning("rules_not_kept", detail=error.detail)
+            self._seen = None
+
     def _refuse(self, problems: Sequence[str]) -> None:
-        """Keep what was in force, and look again each time: a package may come, or the store be free."""
+        """Keep what was in force, and look again each time: a package may come."""
+        if not self._in_force.sources and self._kept is not None:
+            self._recall(self._kept)
         if problems != self._in_force.problems:
             logger.error("rules_refused", problems=problems, rules=len(self._in_force.rules.rules))
         self._in_force = replace(self._in_force, problems=problems)
         self._seen = None
         metrics.rule_problems.set(len(problems))
+
+    def _recall(self, kept: Leases) -> None:
+        """Started on broken files: the last set that was in force, by any process, stays so."""
+        try:
+            sources, rules, _ = self.check(kept.last_rules())
+        except (Problems, Temporary):
+            return
+        self._in_force = replace(self._in_force, sources=sources, rules=rules)
+        logger.warning("rules_recalled", hash=rules.hash[:12], rules=len(rules.rules), sources=len(sources))
 
     def inputs(self, backend: str, reference: str) -> Inputs:
         """What a pipeline takes, None when its backend cannot be asked now, or a text when there is none."""

@@ -84,7 +84,7 @@ def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted]
     return App(
         ledger=store,
         accept=accept,
-        rules=RuleBook(settings.home, backends, clock, every=settings.pace.reload, keep=store.leases.keep_rules),
+        rules=RuleBook(settings.home, backends, clock, every=settings.pace.reload, kept=store.leases),
         backends=backends,
         registry=registry,
         objects=S3Objects(settings.objects),

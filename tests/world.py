@@ -60,6 +60,11 @@ class World:
         while self.bell.rung:
             step(self.app, *self.bell.rung.pop(0))
 
+    def restart(self) -> None:
+        """As after a restart of the process: what it had in memory is gone."""
+        rules = RuleBook(self.home, self.app.backends, self.clock, every=0, kept=self.store.leases)
+        self.app = dataclasses.replace(self.app, rules=rules)
+
     def another_process(self, holder: str) -> App:
         """The same world as another process sees it."""
         return dataclasses.replace(self.app, holder=holder)
@@ -84,7 +89,7 @@ def made(tmp_path: Path) -> Iterator[World]:
     app = App(
         ledger=store,
         accept=store.events.accept,
-        rules=RuleBook(tmp_path, {"default": backend}, clock, every=0, keep=store.leases.keep_rules),
+        rules=RuleBook(tmp_path, {"default": backend}, clock, every=0, kept=store.leases),
         backends={"default": backend},
         registry=registry,
         objects=objects,

@@ -40,8 +40,18 @@ class SqlLeases:
             connection.execute(lease.delete().where(lease.c.name == name, lease.c.holder == holder))
 
     def keep_rules(self, digest: str, files: Mapping[str, str], now: datetime) -> None:
-        """Keep the text of a rule set, once."""
+        """Keep the text of a rule set, and that it is the last one taken up."""
         with self._database.write() as connection:
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             row = {"hash": digest, "loaded_at": micros(now), "files": dict(files)}
-            connection.execute(dialect.insert(rule_set).values(row).on_conflict_do_nothing())
+            latest = {"loaded_at": row["loaded_at"], "files": row["files"]}
+            statement = dialect.insert(rule_set).values(row)
+            connection.execute(statement.on_conflict_do_update(index_elements=["hash"], set_=latest))
+
+    def last_rules(self) -> Mapping[str, str]:
+        """The files of the set that was taken up last; none before the first."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(rule_set.c.files).order_by(rule_set.c.loaded_at.desc()).limit(1)
+            ).one_or_none()
+        return row.files if row else {}

@@ -114,7 +114,7 @@ def router(app: App, readiness: Readiness) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/healthz")
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
     @routes.get("/readyz")

@@ -8,6 +8,8 @@ delivery: that would block MinIO's queue for ever, disable a GitLab hook, make A
 import asyncio
 import time
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
@@ -18,17 +20,21 @@ from service.errors import ServiceError, Temporary
 from service.flow.receive import receive
 from service.log import logger
 from service.ports import App
+from service.settings import ApiSettings
 from service.web.problems import Problem
 from triggers.errors import NotAuthentic
 from triggers.event import Delivery
 from triggers.sources import SOURCES
 
 MAX_DIGITS = 15  #: of a Content-Length
+#: Of their own, so that deliveries which wait for the store keep nobody from a look; as many as one commit takes.
+THREADS = 128
 
 
-def router(app: App, body_timeout: float) -> APIRouter:
+def router(app: App, settings: ApiSettings) -> APIRouter:
     """The route over an App."""
     routes = APIRouter()
+    threads = CapacityLimiter(THREADS)
 
     @routes.post("/hooks/{source}")
     async def hook(source: str, request: Request) -> JSONResponse:
@@ -40,7 +46,9 @@ def router(app: App, body_timeout: float) -> APIRouter:
         kind = SOURCES[configured.type]
         try:
             _check_encoding(request, kind.content_types)
-            body = await _body(request, kind.body_limit, body_timeout)
+            body = await _body(request, kind.body_limit, settings.body_timeout)
+            if threads.statistics().tasks_waiting >= settings.queue:
+                raise Problem(503, headers={"Retry-After": "2"})
             started = time.perf_counter()
             delivery = Delivery(
                 source=source,
@@ -48,7 +56,7 @@ def router(app: App, body_timeout: float) -> APIRouter:
                 body=body,
                 received_at=app.clock.now(),
             )
-            answer = await run_in_threadpool(_take, app, delivery)
+            answer = await run_sync(_take, app, delivery, limiter=threads)
         except Problem as problem:
             metrics.refusals.labels(source=source, status=str(problem.status)).inc()
             raise

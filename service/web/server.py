@@ -52,7 +52,7 @@ def application(app: App, settings: Settings) -> ASGIApp:
         openapi_url="/api/v1/openapi.json",
         redirect_slashes=False,  # a redirect would repeat the Host that the request named
     )
-    web.include_router(hooks.router(app, settings.api.body_timeout))
+    web.include_router(hooks.router(app, settings.api))
     web.include_router(health.router(app, health.Readiness(app, settings.broker)))
     web.include_router(read.router(app))
 

@@ -337,3 +337,13 @@ def verify(world: World):  # type: ignore[no-untyped-def]
     from datetime import timedelta
 
     return world.store.account.verify(world.clock.now(), patience=timedelta(seconds=60), settle=timedelta(seconds=60))
+
+
+def test_started_on_broken_files_the_last_rules_in_force_stay_so(world: World, drop: Drop) -> None:
+    world.app.rules.now()
+    world.rules("apiVersion: kfp-triggers/v1\nrules: {score: {trigger: 5}}\n")
+    world.restart()
+    assert world.app.rules.now().problems
+    drop()
+    world.answer()
+    assert len(world.backend.created) == 1

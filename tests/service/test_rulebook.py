@@ -33,9 +33,12 @@ class Files:
         self.book = self.another()
 
     def another(self) -> RuleBook:
-        return RuleBook(self.home, {"default": FakeBackend()}, FakeClock(), every=0, keep=self._keep)
+        return RuleBook(self.home, {"default": FakeBackend()}, FakeClock(), every=0, kept=self)
 
-    def _keep(self, digest: str, _files: object, _now: object) -> None:
+    def last_rules(self) -> dict[str, str]:
+        return {}
+
+    def keep_rules(self, digest: str, _files: object, _now: object) -> None:
         if self.busy:
             raise Temporary("the store does not take it now")
         self.kept.append(digest)
@@ -157,13 +160,15 @@ def test_a_home_without_files_has_nothing_in_force(tmp_path: Path) -> None:
     assert (dict(book.now().sources), dict(book.now().rules.rules), book.now().problems) == ({}, {}, ())
 
 
-def test_a_store_that_is_busy_puts_off_the_change_and_loses_it_not(files: Files) -> None:
+def test_a_store_that_is_busy_holds_up_no_change_and_keeps_its_text_later(files: Files) -> None:
     assert files.rules == ["score"]
     files.busy = True
     files.write("rules/rules.yaml", RULES.replace("score:", "rescore:"))
-    assert (files.rules, files.problems) == (["score"], ["the store does not take it now"])
+    assert files.rules == ["rescore"]
+    assert len(files.kept) == 1
     files.busy = False
-    assert (files.rules, files.problems) == (["rescore"], [])
+    assert files.rules == ["rescore"]
+    assert len(files.kept) == 2
 
 
 class Folder(FakeBackend):
