@@ -21,6 +21,7 @@ from service.ports import Backend, Clock, InForce
 from triggers.rules.load import load_rules
 from triggers.rules.model import RuleSet
 from triggers.schema import Inputs, SourceFacts
+from triggers.signature import weakness
 from triggers.sourcefile import Source, load_sources
 from triggers.sources import SOURCES
 from triggers.yamlfile import Problem, Problems
@@ -58,11 +59,20 @@ class RuleBook:
             return self._in_force
 
     def secrets(self, source: str) -> Sequence[bytes]:
-        """Every secret of a source; read at each delivery, so that a rotated file counts at once."""
-        return [
-            _secret(source, reference.env, self._home / reference.file)
-            for reference in self._in_force.sources[source].secrets
-        ]
+        """Every secret of a source; read at each delivery, so that a rotated file counts at once.
+
+        One of several may be gone, as in the middle of a rotation; Temporary when none will do.
+        """
+        found: list[bytes] = []
+        problem: Temporary | None = None
+        for reference in self._in_force.sources[source].secrets:
+            try:
+                found.append(_secret(source, reference.env, self._home / reference.file))
+            except Temporary as error:
+                problem = error
+        if problem is not None and not found:
+            raise problem
+        return found
 
     def check(self, files: Mapping[str, str]) -> tuple[Mapping[str, Source], RuleSet, Sequence[Problem]]:
         """These files (`sources.yaml` among them) as sources, rules and warnings, or Problems. Takes nothing up."""
@@ -106,9 +116,18 @@ class RuleBook:
         metrics.rule_problems.set(0)
         metrics.rules_loaded.set(len(rules.rules))
         self._keep(rules.hash, files, now)
+        self._try_secrets()
         for warning in warnings:
             logger.warning("rule_warning", warning=str(warning))
         logger.info("rules_in_force", hash=rules.hash[:12], rules=len(rules.rules), sources=len(sources))
+
+    def _try_secrets(self) -> None:
+        """Said at once, and not first by a delivery that is answered with 503."""
+        for name in self._in_force.sources:
+            try:
+                self.secrets(name)
+            except Temporary as error:
+                logger.error("secret_unusable", source=name, detail=error.detail)
 
     def _keep(self, digest: str, files: Files, now: datetime) -> None:
         """For the record, and for a start with broken files; a store that is busy now is tried again."""
@@ -176,15 +195,16 @@ def read_text(path: Path, name: str) -> str:
 
 def _secret(source: str, env: str, file: Path) -> bytes:
     """The value behind a reference; Temporary, as a person may mend it while senders try again."""
-    if env:
-        found = os.environ.get(env, "")
-        if not found:
-            raise Temporary(f"source {source}: the environment variable {env} is not set", delay=10)
-        return found.encode()
+    where, found = (env, os.environ.get(env, "").encode()) if env else (str(file), _content(source, file))
+    if not found:
+        raise Temporary(f"source {source}: {where} is {'not set' if env else 'empty'}", delay=10)
+    if why := weakness(found):
+        raise Temporary(f"source {source}: the secret in {where} {why}", delay=10)
+    return found
+
+
+def _content(source: str, file: Path) -> bytes:
     try:
-        secret = file.read_bytes().strip()
+        return file.read_bytes().strip()
     except OSError as error:
         raise Temporary(f"source {source}: cannot read {file}: {error.strerror}", delay=10) from error
-    if not secret:
-        raise Temporary(f"source {source}: {file} is empty", delay=10)
-    return secret

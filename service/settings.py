@@ -6,6 +6,7 @@
 
 import difflib
 import os
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -141,7 +142,7 @@ def _up(path: Path) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}
-    pairs = (line.partition("=") for line in lines)
+    pairs = ("".join(shlex.split(line)).partition("=") for line in lines)
     return {name: value for name, _, value in pairs if name != f"{PREFIX}HOME"}
 
 

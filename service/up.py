@@ -5,6 +5,7 @@
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -199,12 +200,12 @@ class _environment:  # noqa: N801  # reads as a phrase: with _environment(…)
 
 
 def _write(path: Path, env: Mapping[str, str]) -> None:
-    """For nobody else's eyes: it holds credentials."""
+    """For nobody else's eyes, as it holds credentials; a shell can read it too."""
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{name}={value}\n" for name, value in sorted(env.items()))
+        file.writelines(f"{name}={shlex.quote(value)}\n" for name, value in sorted(env.items()))
     temporary.replace(path)
 
 

@@ -219,7 +219,15 @@ def test_a_check_takes_nothing_up(files: Files) -> None:
     assert files.rules == ["score"]
 
 
-@pytest.mark.parametrize("content", [b"a secret\n", b"\r\n a secret \r\n", "ä secret".encode(), b"\xff\x00 secret"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a secret of some length\n",
+        b"\r\n a secret of some length \r\n",
+        "ä secret of some length".encode(),
+        b"\xff\x00 secret of some length",
+    ],
+)
 def test_a_secret_is_the_files_bytes_without_the_space_around(files: Files, content: bytes) -> None:
     files.book.now()
     (files.home / "uploads.token").write_bytes(content)
@@ -236,12 +244,12 @@ def test_a_relative_secret_lies_in_the_home_wherever_one_stands(
 
 def test_an_absolute_secret_and_one_of_the_environment(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     other = files.home / "rules" / "other"
-    other.write_text("absolute")
+    other.write_text("absolute and long")
     source = f"{{type: github, secrets: [{{file: {other}}}, {{env: OUR_SECRET}}], repositories: [a/b]}}"
     files.write("sources.yaml", SOURCES + f"  code: {source}\n")
     files.book.now()
     monkeypatch.setenv("OUR_SECRET", "of the environment")
-    assert files.book.secrets("code") == [b"absolute", b"of the environment"]
+    assert files.book.secrets("code") == [b"absolute and long", b"of the environment"]
 
 
 @pytest.mark.parametrize(
