@@ -139,10 +139,10 @@ class _Environment(EnvSettingsSource):
 
 def _up(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        words = shlex.split(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    pairs = ("".join(shlex.split(line)).partition("=") for line in lines)
+    pairs = (word.partition("=") for word in words)
     return {name: value for name, _, value in pairs if name != f"{PREFIX}HOME"}
 
 

@@ -191,7 +191,9 @@ def test_broken_rules_are_named_when_the_rule_is_not_there(shell: Shell, made: P
     broken = made / "rules" / "broken.yaml"
     broken.write_text("apiVersion: kfp-triggers/v1\nrules: {another: 5}\n")
     try:
-        assert "rules/broken.yaml:2: rules.another" in shell.run("fire", "greet-person", status=1).err
+        said = shell.run("fire", "another", status=1).err
+        assert "there is no rule another" in said
+        assert "rules/broken.yaml:2: rules.another" in said
     finally:
         broken.unlink()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,12 @@ def test_each_layer_is_over_the_one_below(toml: Say, up_env: Say, monkeypatch: p
     assert found.home != Path("/elsewhere")
 
 
-def test_a_value_in_up_env_may_hold_anything_but_a_line_end(up_env: Say) -> None:
-    up_env("KFP_TRIGGERS_API__TOKEN==a=b#c 'd'\n")
+def test_a_value_in_up_env_may_hold_anything_quoted_as_for_a_shell(up_env: Say) -> None:
+    value = "=a=b#c 'd'\n$(e)"
+    up_env(f"KFP_TRIGGERS_API__TOKEN={shlex.quote(value)}\n")
     token = load().api.token
     assert token is not None
-    assert token.get_secret_value() == "=a=b#c 'd'"
+    assert token.get_secret_value() == value
 
 
 def test_there_are_secrets_to_test() -> None:
