@@ -16,6 +16,7 @@ from service.lifecycle import OPEN, State
 from service.records import DecisionRecord, Edge, EventRecord, EventState, Query, RunRecord, origin
 from service.store import claims, lineage, runs
 from service.store.database import Database, maybe_moment, micros, moment
+from service.store.paging import page
 from service.store.tables import decision, event, run
 from triggers.reason import Reason
 from triggers.rules.gate import History
@@ -111,16 +112,8 @@ class SqlDecisions:
 
     def list(self, query: Query) -> Sequence[DecisionRecord]:
         """A page, newest first; `state` is the outcome."""
-        wanted = select(decision).order_by(decision.c.id.desc()).limit(query.limit)
-        for column, value in ((decision.c.rule, query.rule), (decision.c.outcome, query.state)):
-            wanted = wanted if value is None else wanted.where(column == value)
-        if query.since:
-            wanted = wanted.where(decision.c.created_at >= micros(query.since))
-        if query.until:
-            wanted = wanted.where(decision.c.created_at < micros(query.until))
-        if query.cursor:
-            wanted = wanted.where(decision.c.id < query.cursor)
-        return self._all(wanted)
+        equal = {decision.c.rule: query.rule, decision.c.outcome: query.state}
+        return self._all(page(decision, query, decision.c.created_at, equal))
 
     def _all(self, wanted: Any) -> Sequence[DecisionRecord]:
         with self._database.read() as connection:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from ulid import ULID
 
@@ -15,8 +15,15 @@ from service.ledger import Arrival, Claim
 from service.records import Accepted, DeliveryRecord, EventRecord, EventState, Query
 from service.store import claims
 from service.store.database import Database, micros, moment
+from service.store.paging import page
 from service.store.tables import delivery, event
 from triggers.event import Event, Verdict, key_of
+
+# A delivery without its body, which may be large.
+_LOOK = [
+    *(column for column in delivery.c if column is not delivery.c.body),
+    func.length(delivery.c.body).label("size"),
+]
 
 STATES = {
     Verdict.ACCEPTED: EventState.ACCEPTED,
@@ -177,41 +184,22 @@ class SqlEvents:
 
     def deliveries(self, query: Query) -> Sequence[DeliveryRecord]:
         """A page, newest first."""
-        wanted = _deliveries().order_by(delivery.c.id.desc()).limit(query.limit)
-        wanted = wanted if query.source is None else wanted.where(delivery.c.source == query.source)
-        if query.since:
-            wanted = wanted.where(delivery.c.received_at >= micros(query.since))
-        if query.until:
-            wanted = wanted.where(delivery.c.received_at < micros(query.until))
-        if query.cursor:
-            wanted = wanted.where(delivery.c.id < query.cursor)
+        wanted = page(delivery, query, delivery.c.received_at, {delivery.c.source: query.source})
         with self._database.read() as connection:
-            return [_delivery(row) for row in connection.execute(wanted)]
+            return [_delivery(row) for row in connection.execute(wanted.with_only_columns(*_LOOK))]
 
     def delivery(self, delivery_id: str) -> DeliveryRecord | None:
         """The delivery with this id."""
         with self._database.read() as connection:
-            row = connection.execute(_deliveries().where(delivery.c.id == delivery_id)).one_or_none()
+            row = connection.execute(select(*_LOOK).where(delivery.c.id == delivery_id)).one_or_none()
         return _delivery(row) if row else None
 
     def list(self, query: Query) -> Sequence[EventRecord]:
         """A page, newest first."""
-        wanted = select(event).order_by(event.c.id.desc()).limit(query.limit)
-        for column, value in ((event.c.source, query.source), (event.c.state, query.state)):
-            wanted = wanted if value is None else wanted.where(column == value)
-        if query.since:
-            wanted = wanted.where(event.c.received_at >= micros(query.since))
-        if query.until:
-            wanted = wanted.where(event.c.received_at < micros(query.until))
-        if query.cursor:
-            wanted = wanted.where(event.c.id < query.cursor)
+        equal = {event.c.source: query.source, event.c.state: query.state}
         with self._database.read() as connection:
+            wanted = page(event, query, event.c.received_at, equal)
             return [record(row) for row in connection.execute(wanted)]
-
-
-def _deliveries() -> Select[Any]:
-    columns = [column for column in delivery.c if column is not delivery.c.body]
-    return select(*columns, func.length(delivery.c.body).label("size"))
 
 
 def _delivery(row: Row[Any]) -> DeliveryRecord:

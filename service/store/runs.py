@@ -17,6 +17,7 @@ from service.lifecycle import IN_BACKEND, TERMINAL, State
 from service.records import Edge, Query, RunRecord, Transition
 from service.store import claims, lineage
 from service.store.database import Database, maybe_moment, micros, moment
+from service.store.paging import page
 from service.store.tables import lock, run, run_transition
 from triggers.reason import Reason
 
@@ -229,16 +230,7 @@ class SqlRuns:
 
     def list(self, query: Query) -> Sequence[RunRecord]:
         """A page, newest first."""
-        wanted = select(run).order_by(run.c.id.desc()).limit(query.limit)
-        for column, value in ((run.c.rule, query.rule), (run.c.state, query.state)):
-            wanted = wanted if value is None else wanted.where(column == value)
-        if query.since:
-            wanted = wanted.where(run.c.created_at >= micros(query.since))
-        if query.until:
-            wanted = wanted.where(run.c.created_at < micros(query.until))
-        if query.cursor:
-            wanted = wanted.where(run.c.id < query.cursor)
-        return self._all(wanted)
+        return self._all(page(run, query, run.c.created_at, {run.c.rule: query.rule, run.c.state: query.state}))
 
     def _all(self, wanted: Any) -> Sequence[RunRecord]:
         with self._database.read() as connection:
