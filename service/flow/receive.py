@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from service import metrics
+from service.errors import ServiceError
 from service.ledger import Arrival
 from service.log import logger
 from service.ports import App
@@ -34,6 +35,8 @@ KEPT_HEADERS = frozenset(
     }
 )
 
+FAILED = "the service failed on it: its log says where"
+
 
 def receive(app: App, delivery: Delivery) -> Accepted:
     """Verify, read, store, ring. Raises NotAuthentic, or Temporary when it could not be stored."""
@@ -44,9 +47,20 @@ def receive(app: App, delivery: Delivery) -> Accepted:
         reading = kind.read(source.config, delivery)
     except NotUnderstood as error:
         reading = quarantine(delivery, error.detail)
+    except Exception:
+        # A bug of ours must not become an answer for which the sender repeats it for ever: MinIO sends one at a time.
+        logger.exception("source_failed", source=source.name)
+        reading = quarantine(delivery, FAILED)
     events = [_not_our_own(app, item) for item in reading.events]
     headers = {name: text for name, text in delivery.headers.items() if name in KEPT_HEADERS}
-    return store(app, Arrival(delivery=delivery, headers=headers, reading=replace(reading, events=events)))
+    arrival = Arrival(delivery=delivery, headers=headers, reading=replace(reading, events=events))
+    try:
+        return store(app, arrival)
+    except ServiceError:
+        raise
+    except Exception:
+        logger.exception("arrival_refused", source=source.name)
+        return store(app, replace(arrival, reading=quarantine(delivery, FAILED)))
 
 
 def store(app: App, arrival: Arrival) -> Accepted:

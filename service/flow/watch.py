@@ -74,8 +74,9 @@ def arrive(app: App, item: RunRecord, observed: Observed) -> None:
 def _move(ledger: Ledger, app: App, item: RunRecord, observed: Observed) -> bool:
     now = app.clock.now()
     changes: dict[str, Any] = {"started_at": observed.started_at or item.started_at or now}
+    error = observed.error.encode("utf-8", "replace").decode()  # what a run printed may be any bytes
     if observed.state in TERMINAL:
-        changes |= {"ended_at": observed.ended_at or now, "error": observed.error, "failed_task": observed.failed_task}
+        changes |= {"ended_at": observed.ended_at or now, "error": error, "failed_task": observed.failed_task}
         changes |= {"outputs": dict(observed.outputs)}
     move = Transition(
         run_key=item.run_key,
@@ -83,7 +84,7 @@ def _move(ledger: Ledger, app: App, item: RunRecord, observed: Observed) -> bool
         before=item.state,
         after=observed.state,
         reason=_reason(item, observed),
-        detail=observed.error,
+        detail=error,
     )
     return ledger.runs.move(move, **changes)
 

@@ -53,7 +53,7 @@ class Database:
 
     def __init__(self, settings: StoreSettings) -> None:
         self.url = settings.url
-        self.engine = _sqlite(settings) if settings.url.startswith("sqlite") else sqlalchemy.create_engine(settings.url)
+        self.engine = _sqlite(settings) if settings.url.startswith("sqlite") else _engine(settings.url)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -84,6 +84,11 @@ def _translated() -> Iterator[None]:
         raise
 
 
+def _engine(url: str, **more: Any) -> Engine:
+    """Parameters stay hidden: an error's text would carry a row's content into the log."""
+    return sqlalchemy.create_engine(url, hide_parameters=True, **more)
+
+
 def sqlite_module() -> ModuleType:
     """The SQLite to use: the bundled one where there is a wheel, else Python's own."""
     try:
@@ -103,7 +108,7 @@ def _sqlite(settings: StoreSettings) -> Engine:
     path = sqlalchemy.make_url(settings.url).database
     if path and path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = sqlalchemy.create_engine(settings.url, module=module, connect_args={"check_same_thread": False})
+    engine = _engine(settings.url, module=module, connect_args={"check_same_thread": False})
     journal, synchronous = ("wal", 2) if settings.journal == "wal" else ("delete", 3)
 
     @event.listens_for(engine, "connect")

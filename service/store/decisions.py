@@ -16,7 +16,7 @@ from service.lifecycle import OPEN, State
 from service.records import DecisionRecord, Edge, EventRecord, EventState, Query, RunRecord, origin
 from service.store import claims, lineage, runs
 from service.store.database import Database, maybe_moment, micros, moment
-from service.store.paging import page
+from service.store.paging import among, equals, page
 from service.store.tables import decision, event, run
 from triggers.reason import Reason
 from triggers.rules.gate import History
@@ -112,8 +112,12 @@ class SqlDecisions:
 
     def list(self, query: Query) -> Sequence[DecisionRecord]:
         """A page, newest first; `state` is the outcome."""
-        equal = {decision.c.rule: query.rule, decision.c.outcome: query.state}
-        return self._all(page(decision, query, decision.c.created_at, equal))
+        conditions = [
+            equals(decision.c.rule, query.rule),
+            equals(decision.c.outcome, query.state),
+            among(decision.c.event_id, event.c.id, equals(event.c.source, query.source)),
+        ]
+        return self._all(page(decision, query, decision.c.created_at, conditions))
 
     def _all(self, wanted: Any) -> Sequence[DecisionRecord]:
         with self._database.read() as connection:

@@ -15,8 +15,8 @@ from service.ledger import Arrival, Claim
 from service.records import Accepted, DeliveryRecord, EventRecord, EventState, Query
 from service.store import claims
 from service.store.database import Database, micros, moment
-from service.store.paging import page
-from service.store.tables import delivery, event
+from service.store.paging import among, equals, page
+from service.store.tables import decision, delivery, event
 from triggers.event import Event, Verdict, key_of
 
 # A delivery without its body, which may be large.
@@ -184,7 +184,13 @@ class SqlEvents:
 
     def deliveries(self, query: Query) -> Sequence[DeliveryRecord]:
         """A page, newest first."""
-        wanted = page(delivery, query, delivery.c.received_at, {delivery.c.source: query.source})
+        decided = among(event.c.id, decision.c.event_id, equals(decision.c.rule, query.rule))
+        conditions = [
+            equals(delivery.c.source, query.source),
+            among(delivery.c.id, event.c.delivery_id, equals(event.c.state, query.state)),
+            among(delivery.c.id, event.c.delivery_id, decided),
+        ]
+        wanted = page(delivery, query, delivery.c.received_at, conditions)
         with self._database.read() as connection:
             return [_delivery(row) for row in connection.execute(wanted.with_only_columns(*_LOOK))]
 
@@ -196,9 +202,13 @@ class SqlEvents:
 
     def list(self, query: Query) -> Sequence[EventRecord]:
         """A page, newest first."""
-        equal = {event.c.source: query.source, event.c.state: query.state}
+        conditions = [
+            equals(event.c.source, query.source),
+            equals(event.c.state, query.state),
+            among(event.c.id, decision.c.event_id, equals(decision.c.rule, query.rule)),
+        ]
+        wanted = page(event, query, event.c.received_at, conditions)
         with self._database.read() as connection:
-            wanted = page(event, query, event.c.received_at, equal)
             return [record(row) for row in connection.execute(wanted)]
 
 

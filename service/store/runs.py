@@ -17,8 +17,8 @@ from service.lifecycle import IN_BACKEND, TERMINAL, State
 from service.records import Edge, Query, RunRecord, Transition
 from service.store import claims, lineage
 from service.store.database import Database, maybe_moment, micros, moment
-from service.store.paging import page
-from service.store.tables import lock, run, run_transition
+from service.store.paging import among, equals, page
+from service.store.tables import event, lock, run, run_transition
 from triggers.reason import Reason
 
 _COLUMNS = [item.name for item in fields(RunRecord)]
@@ -230,7 +230,12 @@ class SqlRuns:
 
     def list(self, query: Query) -> Sequence[RunRecord]:
         """A page, newest first."""
-        return self._all(page(run, query, run.c.created_at, {run.c.rule: query.rule, run.c.state: query.state}))
+        conditions = [
+            equals(run.c.rule, query.rule),
+            equals(run.c.state, query.state),
+            among(run.c.event_id, event.c.id, equals(event.c.source, query.source)),
+        ]
+        return self._all(page(run, query, run.c.created_at, conditions))
 
     def _all(self, wanted: Any) -> Sequence[RunRecord]:
         with self._database.read() as connection:

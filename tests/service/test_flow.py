@@ -1,5 +1,6 @@
 """From an event to the end of its run, with everything real but the backend, the registry and the object store."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -9,8 +10,9 @@ from world import RULES, World
 
 from service.errors import Permanent, Temporary
 from service.flow.sweep import sweep
+from service.ledger import Arrival
 from service.lifecycle import State
-from service.records import EventState, Query
+from service.records import Accepted, EventState, Query
 from triggers.reason import Reason
 
 Drop = Callable[..., str]
@@ -347,3 +349,40 @@ def test_started_on_broken_files_the_last_rules_in_force_stay_so(world: World, d
     drop()
     world.answer()
     assert len(world.backend.created) == 1
+
+
+def test_listings_are_filtered_by_what_stands_in_other_tables(world: World, drop: Drop) -> None:
+    drop()
+    world.answer()
+    for rule, source, count in (("score", "uploads", 1), ("other", None, 0), (None, "drift", 0)):
+        query = Query(rule=rule, source=source)
+        listings = (
+            world.store.events.list,
+            world.store.events.deliveries,
+            world.store.decisions.list,
+            world.store.runs.list,
+        )
+        assert [len(listing(query)) for listing in listings] == [count] * 4
+
+
+def test_an_error_of_any_bytes_ends_the_run(world: World, drop: Drop) -> None:
+    drop()
+    world.answer()
+    world.backend.end(State.FAILED, "cannot read \udcff.csv")
+    world.later(1)
+    assert (only_run(world).state, only_run(world).error) == (State.FAILED, "cannot read ?.csv")
+
+
+def test_what_the_store_refuses_for_good_is_kept_as_quarantined(world: World, drop: Drop) -> None:
+    real, refused = world.store.events.accept, []
+
+    def accept(arrival: Arrival) -> Accepted:
+        if not refused:
+            refused.append(arrival)
+            raise ValueError("a row that no retry will make good")
+        return real(arrival)
+
+    world.app = dataclasses.replace(world.app, accept=accept)
+    event = world.store.events.get(drop())
+    assert event is not None
+    assert event.state is EventState.QUARANTINED
