@@ -3,6 +3,7 @@
 Asks before it writes, and adds to what is there: the store may be one that ran before us.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from service.embedded import S3, Webhook
 from service.errors import Refused
 
+_BACK_WITHIN = 60.0  #: seconds
 _CREATED = ["s3:ObjectCreated:*"]
 
 
@@ -54,20 +56,20 @@ def tell(store: S3, webhooks: Sequence[Webhook], queue: Path | None) -> None:
         admin.service_restart()
     except MinioAdminException as problem:
         raise Refused(f"{_by_hand(store, webhooks)}\n(these keys may not: {problem})") from problem
-    _await(store)
+    _await_restart(admin, store)
 
 
-def _await(store: S3) -> None:
-    """Until it answers again after its restart."""
-    deadline = time.monotonic() + 60
-    time.sleep(1)  # it answers for a moment before it goes down
-    while time.monotonic() < deadline:
+def _await_restart(admin: MinioAdmin, store: S3) -> None:
+    """Until it answers with an uptime of less than what has passed: before that it is the one that is to go."""
+    asked = time.monotonic()
+    while (passed := time.monotonic() - asked) < _BACK_WITHIN:
         try:
-            client(store).list_buckets()
-        except (MinioException, HTTPError, OSError):
-            time.sleep(0.3)
-        else:
+            uptimes = [server["uptime"] for server in json.loads(admin.info())["servers"]]
+        except (MinioException, HTTPError, OSError, ValueError, LookupError):
+            uptimes = []
+        if uptimes and max(uptimes) <= passed + 1:
             return
+        time.sleep(0.3)
     raise Refused(f"MinIO at {store.endpoint} did not come back after the restart that makes it know our webhooks")
 
 
