@@ -65,7 +65,7 @@ def _await_restart(admin: MinioAdmin, store: S3) -> None:
     while (passed := time.monotonic() - asked) < _BACK_WITHIN:
         try:
             uptimes = [server["uptime"] for server in json.loads(admin.info())["servers"]]
-        except (MinioException, HTTPError, OSError, ValueError, LookupError):
+        except (MinioAdminException, MinioException, HTTPError, OSError, ValueError, LookupError):
             uptimes = []
         if uptimes and max(uptimes) <= passed + 1:
             return
