@@ -100,6 +100,13 @@ class RuleBook:
         """The texts as they are on disk, by the name that problems carry; Problems where one is no text."""
         return {name: read_text(path, name) for path in self._paths() if (name := str(path.relative_to(self._home)))}
 
+    def passed_over(self) -> list[Problem]:
+        """Files that look like rules and are not read."""
+        found = sorted((self._home / "rules").glob("*.yml"))
+        return [
+            Problem(f"rules/{path.name}", 1, "", "is not read: rule files end in .yaml, so rename it") for path in found
+        ]
+
     def _paths(self) -> list[Path]:
         sources = self._home / "sources.yaml"
         return ([sources] if sources.exists() else []) + sorted((self._home / "rules").glob("*.yaml"))
@@ -117,7 +124,7 @@ class RuleBook:
         metrics.rules_loaded.set(len(rules.rules))
         self._keep(rules.hash, files, now)
         self._try_secrets()
-        for warning in warnings:
+        for warning in [*warnings, *self.passed_over()]:
             logger.warning("rule_warning", warning=str(warning))
         logger.info("rules_in_force", hash=rules.hash[:12], rules=len(rules.rules), sources=len(sources))
 

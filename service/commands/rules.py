@@ -32,6 +32,7 @@ def check(
         try:
             book, texts = _book(found_settings, files, sources)
             senders, rules, warnings = book.check(texts)
+            warnings = [*warnings, *([] if files else book.passed_over())]
         except Problems as error:
             if as_json:
                 found = [vars(problem) for problem in error.problems]

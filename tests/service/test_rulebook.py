@@ -265,3 +265,10 @@ def test_a_secret_that_is_not_there_is_waited_for(files: Files, spoil: Callable[
     spoil(files.home / "uploads.token")
     with pytest.raises(Temporary, match=says):
         files.book.secrets("uploads")
+
+
+def test_a_file_that_ends_in_yml_is_not_read_and_said_so(files: Files) -> None:
+    files.write("rules/more.yml", RULES.replace("score:", "other:"))
+    with capture_logs() as told:
+        assert files.rules == ["score"]
+    assert ["more.yml" in one["warning"] for one in told if one["event"] == "rule_warning"] == [True]
