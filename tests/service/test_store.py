@@ -1,5 +1,6 @@
 """The store on a real SQLite file: what it keeps once, who may work on a row, how a lock is granted."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -127,6 +128,22 @@ def test_the_linked_sqlite_is_a_sound_one_in_wal_with_full_sync(store: Store) ->
         assert connection.exec_driver_sql("pragma synchronous").scalar() == 2
         version = str(connection.exec_driver_sql("select sqlite_version()").scalar())
     assert not has_wal_reset_bug(tuple(int(part) for part in version.split(".")))  # type: ignore[arg-type]
+
+
+def test_without_the_wheel_pythons_own_sqlite_serves_or_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+
+    monkeypatch.setitem(sys.modules, "pysqlite3", None)
+    url = f"sqlite:///{tmp_path / 'own.db'}"
+    if has_wal_reset_bug(sqlite3.sqlite_version_info):
+        with pytest.raises(Refused, match=f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug"):
+            Store(StoreSettings(url=url))
+    slower = Store(StoreSettings(url=url, journal="delete"))
+    migrate.upgrade(slower.database)
+    assert not slower.events.accept(arrival(object_event())).duplicate
+    slower.close()
 
 
 def test_an_older_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
