@@ -135,7 +135,7 @@ def test_without_the_wheel_pythons_own_sqlite_serves_or_is_refused_by_name(
 ) -> None:
     import sqlite3
 
-    monkeypatch.setitem(sys.modules, "pysqlite3", None)
+    monkeypatch.setitem(sys.modules, "pysqlite3.dbapi2", None)
     url = f"sqlite:///{tmp_path / 'own.db'}"
     if has_wal_reset_bug(sqlite3.sqlite_version_info):
         with pytest.raises(Refused, match=f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug"):
