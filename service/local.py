@@ -60,6 +60,11 @@ class LocalBackend:
         with _disk_troubles(), _turn(run) as lock:
             return run_key if lock is None else None
 
+    def has_room(self) -> bool:
+        """Whether another run may begin now. A guess, taken without a lock: `create` decides."""
+        with _disk_troubles():
+            return not (self._runs / ACTIVE).exists() or self._busy() < self._max_parallel
+
     def create(self, job: Job) -> str:
         """Start it unless it has begun. Once this returned, it has begun and never will again."""
         self._reap()
@@ -106,6 +111,11 @@ class LocalBackend:
                 if _ended(pid):
                     self._guardians.remove(pid)
 
+    def _busy(self, apart_from: str = "") -> int:
+        """How many runs are under way."""
+        marks = (self._runs / ACTIVE).iterdir()
+        return sum(_still_active(mark) for mark in marks if mark.name != apart_from)
+
     @contextlib.contextmanager
     def _slot(self, run: Path) -> Iterator[None]:
         """Under one lock for all: count what runs, and start one more or refuse."""
@@ -114,9 +124,9 @@ class LocalBackend:
         handle = os.open(self._runs / ".slots", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            busy = sum(_still_active(mark) for mark in active.iterdir() if mark.name != run.name)
-            if busy >= self._max_parallel:
-                raise Temporary(f"{busy} local runs are under way, as many as local.max_parallel allows", delay=2)
+            if (busy := self._busy(run.name)) >= self._max_parallel:
+                told = f"{busy} local runs are under way, as many as local.max_parallel allows"
+                raise Temporary(told, delay=2, nothing_happened=True)
             (active / run.name).touch()
             yield
         finally:

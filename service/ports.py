@@ -65,6 +65,9 @@ class Backend(Protocol):
     def pipeline(self, reference: str) -> Pipeline:
         """The pipeline behind `name@version`; Permanent when there is none."""
 
+    def has_room(self) -> bool:
+        """Whether it takes another run now; a run that waits for room is hurried along when another one ends."""
+
     def find(self, run_key: str) -> str | None:
         """The backend's id of the run with this key, or None when it surely has none."""
 

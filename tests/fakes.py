@@ -58,6 +58,10 @@ class FakeBackend:
     before_create: Exception | Killed | None = None  #: raised once, with nothing made
     after_create: Exception | Killed | None = None  #: raised once, with the run made
     away: bool = False
+    room: int = 1_000  #: runs that it takes at a time
+
+    def has_room(self) -> bool:
+        return sum(one.state is State.RUNNING for one in self.seen.values()) < self.room
 
     def pipeline(self, reference: str) -> Pipeline:
         if self.away:

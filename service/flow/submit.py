@@ -17,22 +17,35 @@ from service.ports import App, Backend, Job, Pipeline
 from service.records import RunRecord, Transition
 from triggers.reason import Reason
 
+FULL_AGAIN = timedelta(seconds=30)  #: how often a run that waits for room looks by itself
+
 
 def submit(app: App, run_key: str) -> None:
     """Take the run if it is due and free; end with it submitted, waiting for another try, or dead."""
     item = app.ledger.runs.get(run_key)
     if item is None or item.state not in {State.READY, State.SUBMITTING}:
         return
+    backend = app.backends.get(item.backend)
+    if backend is not None and _put_off(app, item, backend):
+        return
     taken = app.claim()
     before = app.ledger.runs.begin(item, taken)
     if before is None:
         return
     with bound(event_id=item.event_id, rule=item.rule, run_key=run_key):
-        backend = app.backends.get(item.backend)
         if backend is None:
             _end(app, item, Reason.BACKEND_REFUSED, f"no backend is named {item.backend}")
             return
         _try(app, before, backend, taken)
+
+
+def _put_off(app: App, item: RunRecord, backend: Backend) -> bool:
+    """Leave a run be while its backend is full: the end of another one hurries it along (`watch`)."""
+    now = app.clock.now()
+    if item.state is not State.READY or item.due_at is None or item.due_at > now or backend.has_room():
+        return False
+    app.ledger.runs.postpone(item.run_key, State.READY, now + FULL_AGAIN, Reason.BACKEND_BUSY.text)
+    return True
 
 
 def _try(app: App, before: RunRecord, backend: Backend, taken: Claim) -> None:

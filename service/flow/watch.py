@@ -65,8 +65,9 @@ def arrive(app: App, item: RunRecord, observed: Observed) -> None:
         return
     metrics.runs_ended.labels(rule=item.rule, state=observed.state).inc()
     logger.info("run_ended", state=observed.state, error=observed.error)
-    for granted in app.ledger.runs.admit(app.clock.now()):
-        app.bell.ring("runs.submit", granted)
+    now = app.clock.now()
+    for ready in {*app.ledger.runs.admit(now), *app.ledger.runs.hurry(item.backend, now)}:
+        app.bell.ring("runs.submit", ready)
     if (ended := app.ledger.runs.get(item.run_key)) is not None:
         record(app, ended)
 

@@ -125,6 +125,17 @@ class SqlRuns:
                 .values(detail=detail, **claims.let_go(due_at))
             )
 
+    def hurry(self, backend: str, now: datetime) -> Sequence[str]:
+        """Make the longest ready run of a backend due now, if it was put off; its key, if there is one."""
+        waiting = (run.c.backend == backend, run.c.state == State.READY, run.c.due_at > micros(now))
+        with self._database.read() as connection:  # mostly there is none, and a look takes no write lock
+            key = connection.scalar(select(run.c.run_key).where(*waiting).order_by(run.c.id).limit(1))
+        if key is None:
+            return []
+        with self._database.write() as connection:
+            connection.execute(update(run).where(run.c.run_key == key, *waiting).values(due_at=micros(now)))
+        return [key]
+
     def admit(self, now: datetime) -> Sequence[str]:
         """Give every free slot of every lock to the longest waiting run; the keys of those that got one."""
         granted: list[str] = []

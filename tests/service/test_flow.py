@@ -386,3 +386,18 @@ def test_what_the_store_refuses_for_good_is_kept_as_quarantined(world: World, dr
     event = world.store.events.get(drop())
     assert event is not None
     assert event.state is EventState.QUARANTINED
+
+
+def test_a_full_backend_is_left_be_and_takes_the_oldest_when_a_run_ends(world: World, drop: Drop) -> None:
+    world.backend.room = 1
+    for number in range(3):
+        drop(f"incoming/{number}.csv", eTag=str(number), request=str(number))
+    world.answer()
+    keys = [run.run_key for run in reversed(world.store.runs.list(Query()))]
+    for made in (1, 2, 3):
+        assert [key for key, _ in world.backend.created] == keys[:made]
+        world.backend.end()
+        world.later(1)
+        world.answer()
+    moves = [move.after for key in keys for move in world.store.runs.transitions(key)]
+    assert moves.count(State.SUBMITTING) == 3
