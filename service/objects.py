@@ -39,7 +39,6 @@ class S3Objects:
     """One client; thread-safe as urllib3's pool is."""
 
     def __init__(self, settings: ObjectSettings) -> None:
-        self._settings = settings
         self._client = _client(settings) if settings.endpoint else None
 
     def stat(self, uri: str, version_id: str = "") -> ObjectInfo:

@@ -49,13 +49,11 @@ class Reason(StrEnum):
     # A run's moves.
     DECIDED = "decided", "its decision asked for it"
     LOCK_GRANTED = "lock_granted", "a slot of its lock became free"
-    NO_LOCK = "no_lock", "its rule asks for no lock"
     SUBMITTING = "submitting", "its backend is being asked to start it"
     ACCEPTED = "accepted", "its backend has it"
     ADOPTED = "adopted", "its backend already had it: found again, not made twice"
     ABSENT = "absent", "its backend surely does not have it: it is sent again"
     BACKEND_BUSY = "backend_busy", "its backend takes no more at the moment"
-    BACKEND_UNAVAILABLE = "backend_unavailable", "its backend does not answer; it is asked again"
     BACKEND_REFUSED = "backend_refused", "its backend refuses it for good"
     OBSERVED_STATE = "observed_state", "its backend says so"
     CANCEL_ASKED = "cancel_asked", "a person cancelled it"

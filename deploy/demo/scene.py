@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,6 @@ class Demo:
     bare: Path
     clone: Path
     now: datetime
-    shown: list[str] = field(default_factory=list)
 
     @property
     def s3(self) -> S3:
@@ -159,6 +158,5 @@ def push(demo: Demo, version: str, message: str) -> str:
         shutil.copy(path, demo.clone)
     git("add", "--all", cwd=demo.clone)
     git("commit", "--quiet", "--message", message, cwd=demo.clone)
-    said = git("push", "--quiet", "origin", "HEAD:main", cwd=demo.clone)
-    demo.shown += [line for line in said.splitlines() if line.strip()]
+    git("push", "--quiet", "origin", "HEAD:main", cwd=demo.clone)
     return git("rev-parse", "HEAD", cwd=demo.clone).strip()

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from service import metrics
 from service.errors import Permanent, Temporary
+from service.flow.admit import admit
 from service.flow.causes import causes_of
 from service.flow.look import look_up, plain
 from service.ledger import Ask, Judged
@@ -191,8 +192,8 @@ def _tell(app: App, judged: Sequence[Judged]) -> None:
         key = one.run.run_key if one.run else ""
         logger.info("decided", rule=one.rule, outcome=one.outcome, reason=one.reason, run_key=key)
     started = [one.run for one in judged if one.run is not None]
-    ready = [run.run_key for run in started if run.state is State.READY]
+    for run in started:
+        if run.state is State.READY:
+            app.bell.ring("runs.submit", run.run_key)
     if any(run.state is State.WAITING for run in started):
-        ready += app.ledger.runs.admit(app.clock.now())
-    for key in ready:
-        app.bell.ring("runs.submit", key)
+        admit(app)

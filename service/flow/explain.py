@@ -84,12 +84,8 @@ def explain_offline(rules: RuleSet, candidate: Candidate, inputs_of: InputsOf) -
     return explain(rules, candidate, facts)
 
 
-def explain_live(app: App, candidate: Candidate, only: str = "") -> list[dict[str, Any]]:
+def explain_live(rules: RuleSet, candidate: Candidate, app: App) -> list[dict[str, Any]]:
     """With the world's answers; limits are judged as if nothing had run before."""
-    in_force = app.rules.now().rules
-    rules = RuleSet(
-        rules={name: rule for name, rule in in_force.rules.items() if only in {"", name}}, hash=in_force.hash
-    )
 
     def facts(rule: Rule, planned: Planned) -> Facts:
         pipeline = pipeline_of(app, rule)

@@ -10,6 +10,7 @@ from typing import Any
 
 from service import metrics
 from service.errors import Permanent, Temporary
+from service.flow.admit import admit
 from service.ledger import Claim
 from service.lifecycle import State
 from service.log import bound, logger
@@ -124,8 +125,7 @@ def _end(app: App, item: RunRecord, reason: Reason, detail: str) -> None:
     if _move(app, item, State.DEAD, reason, detail, error=detail, ended_at=app.clock.now()):
         metrics.submissions.labels(backend=item.backend, outcome="refused").inc()
         logger.error("run_refused", backend=item.backend, detail=detail)
-        for granted in app.ledger.runs.admit(app.clock.now()):
-            app.bell.ring("runs.submit", granted)
+        admit(app)
 
 
 def _move(app: App, item: RunRecord, after: State, reason: Reason, detail: str, **changes: Any) -> bool:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from service import metrics
 from service.errors import ServiceError
+from service.flow.admit import admit
 from service.flow.decide import decide, decide_again
 from service.flow.record import record
 from service.flow.submit import submit
@@ -21,8 +22,7 @@ LIMIT = 200  #: rows of a kind in one sweep; the next one takes the rest
 def sweep(app: App) -> None:
     """One pass over everything that is due."""
     now = app.clock.now()
-    for granted in app.ledger.runs.admit(now):
-        app.bell.ring("runs.submit", granted)
+    admit(app)
     _each(app, "events.decide", app.ledger.events.due, decide)
     _each(app, "decisions.ask", app.ledger.decisions.due, decide_again)
     _each(app, "runs.submit", app.ledger.runs.due, submit)

@@ -10,6 +10,7 @@ from typing import Any
 
 from service import metrics
 from service.errors import ServiceError
+from service.flow.admit import admit, make_room
 from service.flow.record import record
 from service.ledger import Ledger
 from service.lifecycle import IN_BACKEND, TERMINAL, State
@@ -65,9 +66,7 @@ def arrive(app: App, item: RunRecord, observed: Observed) -> None:
         return
     metrics.runs_ended.labels(rule=item.rule, state=observed.state).inc()
     logger.info("run_ended", state=observed.state, error=observed.error)
-    now = app.clock.now()
-    for ready in {*app.ledger.runs.admit(now), *app.ledger.runs.hurry(item.backend, now)}:
-        app.bell.ring("runs.submit", ready)
+    make_room(app, item.backend)
     if (ended := app.ledger.runs.get(item.run_key)) is not None:
         record(app, ended)
 
@@ -123,5 +122,4 @@ def _cancel_here(app: App, item: RunRecord) -> None:
     if app.ledger.runs.move(move, ended_at=now):
         metrics.runs_ended.labels(rule=item.rule, state=State.CANCELLED).inc()
         logger.info("run_ended", state=State.CANCELLED, error="")
-        for granted in app.ledger.runs.admit(now):
-            app.bell.ring("runs.submit", granted)
+        admit(app)

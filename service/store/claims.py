@@ -4,9 +4,9 @@ Whoever loses it goes away in milliseconds; whoever won it and died is replaced 
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import Connection, Table, func, select, update
+from sqlalchemy import Connection, Table, select, update
 
 from service.ledger import Claim
 from service.store.database import Database, micros
@@ -43,12 +43,3 @@ def due(database: Database, table: Table, now: datetime, limit: int) -> Sequence
             .limit(limit)
         )
         return [row.id for row in rows]
-
-
-def oldest_due(database: Database, table: Table, now: datetime) -> timedelta:
-    """How long the oldest due row has been due: the lag that the gauges show."""
-    with database.read() as connection:
-        first = connection.scalar(
-            select(func.min(table.c.due_at)).where(table.c.due_at <= micros(now), table.c.lease_until < micros(now))
-        )
-    return timedelta(microseconds=micros(now) - first) if first is not None else timedelta()

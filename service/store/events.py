@@ -174,14 +174,6 @@ class SqlEvents:
             row = connection.execute(wanted.order_by(event.c.id.desc()).limit(1)).one_or_none()
         return record(row) if row else None
 
-    def with_identity(self, source: str, identity: str) -> EventRecord | None:
-        """The event that is known under this identity."""
-        with self._database.read() as connection:
-            row = connection.execute(
-                select(event).where(event.c.source == source, event.c.identity == identity)
-            ).one_or_none()
-        return record(row) if row else None
-
     def deliveries(self, query: Query) -> Sequence[DeliveryRecord]:
         """A page, newest first."""
         decided = among(event.c.id, decision.c.event_id, equals(decision.c.rule, query.rule))
