@@ -90,11 +90,11 @@ def secret(home: Path, name: str) -> str:
     """A random word, made at the first call and the same ever after."""
     path = home / "secrets" / name
     if not path.exists():
-        _write(path, secrets.token_urlsafe(24))
+        write_private(path, secrets.token_urlsafe(24))
     return path.read_text()
 
 
-def _write(path: Path, text: str) -> Path:
+def write_private(path: Path, text: str) -> Path:
     """For nobody else's eyes, and whole or not at all."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent)  # made with mode 0600
@@ -128,7 +128,7 @@ def redis_url(home: Path, port: int) -> str:
 def redis(home: Path, port: int) -> Process:
     """The doorbell. Losing its last second loses time only."""
     password, folder = secret(home, "redis"), home / "redis"
-    config = _write(
+    config = write_private(
         folder / "redis.conf",
         f"bind {HOST}\nport {port}\ndir {folder}\nrequirepass {password}\ndaemonize no\nsave ''\n"
         "appendonly yes\nappendfsync everysec\nmaxmemory 256mb\nmaxmemory-policy noeviction\n",
@@ -197,7 +197,7 @@ def mlflow(home: Path, port: int, store: S3, bucket: str) -> Process:
 def alertmanager(home: Path, port: int, webhook: Webhook, grouping: Grouping) -> Process:
     """One receiver, us. No cluster."""
     folder = home / "alertmanager"
-    token = _write(folder / "token", webhook.token)
+    token = write_private(folder / "token", webhook.token)
     target = {
         "url": webhook.url,
         "send_resolved": True,
@@ -213,7 +213,7 @@ def alertmanager(home: Path, port: int, webhook: Webhook, grouping: Grouping) ->
     config = {"route": route, "receivers": [{"name": "kfp-triggers", "webhook_configs": [target]}]}
     argv = [
         str(parts.find("alertmanager")),
-        f"--config.file={_write(folder / 'alertmanager.yml', json.dumps(config, indent=2))}",  # JSON is YAML
+        f"--config.file={write_private(folder / 'alertmanager.yml', json.dumps(config, indent=2))}",  # JSON is YAML
         f"--storage.path={folder / 'data'}",
         f"--web.listen-address={HOST}:{port}",
         "--cluster.listen-address=",

@@ -79,7 +79,8 @@ def bring_up(supervisor: Supervisor, wanted: Wanted) -> Stack:
                 supervisor.start(embedded.worker(home, [*argv, "worker"], "worker", stack.env))
             _alerts(supervisor, stack, wanted, book, ports["alertmanager"])
             tracking.result()
-    _write(settings.data / "up.env", stack.env)
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(stack.env.items())]
+    embedded.write_private(settings.data / "up.env", "".join(lines))
     return stack
 
 
@@ -197,16 +198,6 @@ class _environment:  # noqa: N801  # reads as a phrase: with _environment(…)
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _write(path: Path, env: Mapping[str, str]) -> None:
-    """For nobody else's eyes, as it holds credentials; a shell can read it too."""
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{name}={shlex.quote(value)}\n" for name, value in sorted(env.items()))
-    temporary.replace(path)
 
 
 def up(settings: Settings, wanted: Wanted, echo: Callable[[str], None]) -> None:
