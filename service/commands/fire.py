@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 from service.commands.show import BAD, UNREACHABLE, USAGE, AsJson, document, fail, fields, opened, say, told
 
 if TYPE_CHECKING:
-    from service.ports import App, InForce
+    from service.ports import App
     from triggers.event import Event
     from triggers.rules.model import Rule
 
@@ -117,32 +116,16 @@ def _explain(world: "App", rule: "Rule", made: "Event", *, as_json: bool) -> Non
     from dataclasses import replace
 
     from service.flow.explain import explain_live
-    from triggers.rules.model import Candidate
+    from triggers.rules.model import Candidate, RuleSet
 
+    # Without its filters, as the real firing passes over them.
     bare = replace(rule, trigger=replace(rule.trigger, filters=(), labels={}))
     candidate = Candidate(event=made, event_id="DRYRUN", source=rule.trigger.source)
-    entry = explain_live(replace(world, rules=_Fired(world.rules.now(), bare)), candidate, rule.name)[0]
+    (entry,) = explain_live(RuleSet(rules={rule.name: bare}, hash=""), candidate, world)
     if as_json:
         document(entry)
     else:
         fields({name: value for name, value in entry.items() if name != "matched"})
-
-
-class _Fired:
-    """The rules of a dry run: the one that is fired, without its filters, as the real firing passes over them."""
-
-    def __init__(self, in_force: "InForce", rule: "Rule") -> None:
-        from dataclasses import replace
-
-        self._in_force = replace(in_force, rules=replace(in_force.rules, rules={rule.name: rule}))
-
-    def now(self) -> "InForce":
-        """Always the same."""
-        return self._in_force
-
-    def secrets(self, _source: str) -> Sequence[bytes]:
-        """Nobody is to be let in."""
-        return ()
 
 
 def _follow(world: "App", event_id: str, *, quiet: bool) -> str:

@@ -11,7 +11,7 @@ from service.commands.show import BAD, USAGE, AsJson, document, fail, fields, op
 if TYPE_CHECKING:
     from service.rulebook import RuleBook
     from service.settings import Settings
-    from triggers.rules.model import Candidate
+    from triggers.rules.model import Candidate, RuleSet
 
 app = typer.Typer(help="Are the rule files right, and what would they do with an event?", no_args_is_help=True)
 
@@ -72,7 +72,7 @@ def explain(
             found = candidates(body, senders, source)
         except ValueError as error:
             raise Refused(f"{event}: {error}") from error
-        entries = [(one, _live(one) if live else explain_offline(rules, one, book.inputs)) for one in found]
+        entries = [(one, _live(rules, one) if live else explain_offline(rules, one, book.inputs)) for one in found]
     if as_json:
         document([{"type": one.event.type, "subject": one.event.subject, "rules": rules} for one, rules in entries])
     else:
@@ -88,11 +88,11 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
-def _live(candidate: "Candidate") -> list[dict[str, Any]]:
+def _live(rules: "RuleSet", candidate: "Candidate") -> list[dict[str, Any]]:
     from service.flow.explain import explain_live
 
     with opened() as world:
-        return explain_live(world, candidate)
+        return explain_live(rules, candidate, world)
 
 
 def _book(found: "Settings", files: list[Path] | None, sources: Path | None) -> "tuple[RuleBook, dict[str, str]]":
