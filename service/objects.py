@@ -3,7 +3,6 @@
 Fits `service.ports.Objects`. Keys are opaque: never a path of ours but under a report prefix that we made.
 """
 
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -84,18 +83,6 @@ class S3Objects:
             names = [item.object_name or "" for item in found if (item.size or 0) <= MAX_REPORT]
             names = [name for name in names if name.endswith(".json")][:MAX_REPORTS]
             return {name.rsplit("/", 1)[-1]: self._read(bucket, name) for name in names}
-
-    def ensure_bucket(self, bucket: str) -> None:
-        """Make it if it is not there."""
-        with _translated(f"s3://{bucket}/"):
-            if not self._minio.bucket_exists(bucket):
-                self._minio.make_bucket(bucket)
-
-    def put(self, uri: str, body: bytes, content_type: str) -> None:
-        """Write a small object in one step."""
-        bucket, key = split(uri)
-        with _translated(uri):
-            self._minio.put_object(bucket, key, io.BytesIO(body), len(body), content_type=content_type)
 
     def _read(self, bucket: str, key: str) -> bytes:
         response = self._minio.get_object(bucket, key)

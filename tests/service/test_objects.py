@@ -1,6 +1,7 @@
 """Objects by URI: rows counted without holding the object, names taken as they are, errors in our two words."""
 
 import http.server
+import io
 import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -222,6 +223,11 @@ def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.S3]:
         yield s3
 
 
+def put(minio: embedded.S3, uri: str, body: bytes, content_type: str) -> None:
+    bucket, key = split(uri)
+    buckets.client(minio).put_object(bucket, key, io.BytesIO(body), len(body), content_type=content_type)
+
+
 @pytest.fixture
 def real(minio: embedded.S3) -> S3Objects:
     return S3Objects(
@@ -232,9 +238,9 @@ def real(minio: embedded.S3) -> S3Objects:
 
 
 @pytest.mark.parametrize("key", ["a.csv", "a b+c%20é?x=1#y&z", "//a//b", "deep/er/and/deeper", "emoji 🎉", "*", "~"])
-def test_a_real_store_gives_back_what_was_put(real: S3Objects, key: str) -> None:
+def test_a_real_store_gives_back_what_was_put(minio: embedded.S3, real: S3Objects, key: str) -> None:
     uri = f"s3://user-ids/{key}"
-    real.put(uri, b"user_id\n1\n\n2", "text/csv")
+    put(minio, uri, b"user_id\n1\n\n2", "text/csv")
     found = real.stat(uri)
     assert (found.uri, found.size, found.content_type) == (uri, 12, "text/csv")
     assert len(found.etag) == 32
@@ -242,11 +248,11 @@ def test_a_real_store_gives_back_what_was_put(real: S3Objects, key: str) -> None
     assert real.rows(uri, found.version_id, at_most=100) == 2
 
 
-def test_a_real_store_reads_the_very_version(real: S3Objects) -> None:
+def test_a_real_store_reads_the_very_version(minio: embedded.S3, real: S3Objects) -> None:
     uri = "s3://user-ids/twice.csv"
-    real.put(uri, b"user_id\n1", "text/csv")
+    put(minio, uri, b"user_id\n1", "text/csv")
     first = real.stat(uri).version_id
-    real.put(uri, b"user_id\n1\n2", "text/csv")
+    put(minio, uri, b"user_id\n1\n2", "text/csv")
     assert (real.rows(uri, first, at_most=100), real.rows(uri, at_most=100)) == (1, 2)
 
 
@@ -258,8 +264,10 @@ def test_a_real_store_reads_the_very_version(real: S3Objects) -> None:
         ("s3://user-ids/there", "00000000-0000-0000-0000-000000000000"),
     ],
 )
-def test_a_real_store_says_for_good_that_there_is_none(real: S3Objects, uri: str, version: str) -> None:
-    real.put("s3://user-ids/there", b"", "text/csv")
+def test_a_real_store_says_for_good_that_there_is_none(
+    minio: embedded.S3, real: S3Objects, uri: str, version: str
+) -> None:
+    put(minio, "s3://user-ids/there", b"", "text/csv")
     with pytest.raises(Permanent, match=f"there is no {uri}"):
         real.stat(uri, version)
 
@@ -269,10 +277,10 @@ def test_a_real_store_refuses_a_wrong_key_for_now(minio: embedded.S3) -> None:
         store(minio.endpoint, minio.access_key).stat("s3://user-ids/a.csv")
 
 
-def test_a_real_store_lists_the_reports_right_under_the_prefix(real: S3Objects) -> None:
+def test_a_real_store_lists_the_reports_right_under_the_prefix(minio: embedded.S3, real: S3Objects) -> None:
     for name in ("run/a.json", "run/b.json", "run/c.txt", "run/below/d.json", "runaway/e.json"):
-        real.put(f"s3://user-ids/reports/{name}", name.encode(), "application/json")
+        put(minio, f"s3://user-ids/reports/{name}", name.encode(), "application/json")
     assert dict(real.reports("s3://user-ids/reports/run")) == {"a.json": b"run/a.json", "b.json": b"run/b.json"}
-    real.ensure_bucket("made-now")
-    real.ensure_bucket("made-now")
+    buckets.make(minio, ["made-now"])
+    buckets.make(minio, ["made-now"])
     assert real.reports("s3://made-now/reports") == {}
