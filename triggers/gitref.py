@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from triggers.errors import NotUnderstood
 from triggers.event import Event, Verdict
 from triggers.payload import token
 from triggers.reason import Reason
 from triggers.schema import EventSchema
+from triggers.secretref import SecretReference, reference
 from triggers.source import MIB, STRICT, schema
 
 BODY_LIMIT = 25 * MIB  #: GitHub's and GitLab's own cap
@@ -26,6 +27,8 @@ _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.+/ -]{0,254}")
 _URL = re.compile(r"(?:https?|ssh|git|file)://[^\s\x00-\x1f]+|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:[^\s\x00-\x1f]+")
 _PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+_PATTERN = re.compile(r"(?!.*(?:\.\.|//|@\{))[A-Za-z0-9_][A-Za-z0-9_.+/@#-]{0,254}\*?|\*")
+_ACCOUNT = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 def _safe_url(url: str) -> str:
@@ -36,12 +39,49 @@ def _safe_url(url: str) -> str:
     return url
 
 
+def _pattern(name: str) -> str:
+    if not _PATTERN.fullmatch(name):
+        raise ValueError("must be a branch's name, or the beginning of one with * at its end: main, release/*")
+    return name
+
+
+def _account(name: str) -> str:
+    if not _ACCOUNT.fullmatch(name):
+        raise ValueError("must be the name of a Kubernetes service account, such as income-trainer")
+    return name
+
+
+class AllowedPackages(BaseModel):
+    """Compiled pipelines may be taken from a repository's commits, and this is what holds for them.
+
+    Whoever can push to one of the branches runs code with that service account: list protected branches only.
+    """
+
+    model_config = STRICT
+
+    branches: Annotated[list[Annotated[str, AfterValidator(_pattern)]], Field(min_length=1)]
+    service_account: Annotated[str, AfterValidator(_account)]  #: of every run of such a package
+    token: Annotated[SecretReference, BeforeValidator(reference)] | None = None  #: to fetch with, over HTTP
+
+    def lists(self, branch: str) -> bool:
+        """Whether a branch is one of them."""
+        return any(branch.startswith(one[:-1]) if one.endswith("*") else branch == one for one in self.branches)
+
+
 class Repository(BaseModel):
     """A repository that a source listens to."""
 
     model_config = STRICT
 
     url: Annotated[str, AfterValidator(_safe_url)] | None = None  #: what pipelines clone
+    packages: AllowedPackages | None = None  #: none: no run takes its pipeline from here
+
+    @model_validator(mode="after")
+    def _token_goes_somewhere(self) -> "Repository":
+        over_http = self.url is None or self.url.startswith(("https://", "http://"))
+        if self.packages and self.packages.token and not over_http:
+            raise ValueError("packages.token: is only for https:// and http://; leave it out")
+        return self
 
 
 def _named(found: Any) -> Any:

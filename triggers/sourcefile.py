@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from triggers.secretref import HOW, SecretReference, complaint
 from triggers.source import SourceType
 from triggers.sources import SOURCES
 from triggers.yamlfile import Document, Path, Problem, Problems, read
@@ -20,17 +21,7 @@ API_VERSION = "kfp-triggers/v1"
 NOT_BUILT = frozenset({"gitea", "bitbucket", "mlflow", "cloudevents", "schedule", "run"})
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS = ("type", "token", "secrets")
-_HOW = "write {env: NAME} or {file: PATH}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SecretReference:
-    """Where a secret is: one of the two is set."""
-
-    env: str = ""
-    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +133,7 @@ def _secrets(
         return ()
     if "token" not in body and "secrets" not in body:
         if body.get("auth") != "none":
-            message = f"has no credential: `token:` or a list `secrets:` ({_HOW}); to go without one, say `auth: none`"
+            message = f"has no credential: `token:` or a list `secrets:` ({HOW}); to go without one, say `auth: none`"
             problems.append(document.problem(path, message))
         return ()
     if body.get("auth") == "none":
@@ -151,7 +142,7 @@ def _secrets(
         return _references(document, {(*path, "token"): body["token"]}, problems)
     found = body["secrets"]
     if not isinstance(found, list) or not found:
-        problems.append(document.problem((*path, "secrets"), f"must be a list; in it {_HOW}"))
+        problems.append(document.problem((*path, "secrets"), f"must be a list; in it {HOW}"))
         return ()
     return _references(document, {(*path, "secrets", i): one for i, one in enumerate(found)}, problems)
 
@@ -159,23 +150,8 @@ def _secrets(
 def _references(document: Document, found: Mapping[Path, Any], problems: list[Problem]) -> tuple[SecretReference, ...]:
     references: list[SecretReference] = []
     for path, value in found.items():
-        complaint = _complaint(value)
-        if complaint:
-            problems.append(document.problem(path, complaint))
+        if said := complaint(value):
+            problems.append(document.problem(path, said))
         else:
             references.append(SecretReference(**value))
     return tuple(references)
-
-
-def _complaint(value: Any) -> str:
-    """What is wrong with a reference, without repeating what may be a secret."""
-    if not isinstance(value, dict):
-        return f"a secret is never written into this file: {_HOW}"
-    if len(value) != 1 or next(iter(value)) not in ("env", "file"):
-        return _HOW
-    [(kind, where)] = value.items()
-    if not isinstance(where, str) or not where:
-        return f"`{kind}:` must be a text that is not empty"
-    if kind == "env" and not _VARIABLE.fullmatch(where):
-        return "`env:` must be the name of an environment variable, not its value"
-    return ""

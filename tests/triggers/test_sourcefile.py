@@ -2,7 +2,8 @@
 
 import pytest
 
-from triggers.sourcefile import NOT_BUILT, SecretReference, load_sources
+from triggers.secretref import SecretReference
+from triggers.sourcefile import NOT_BUILT, load_sources
 from triggers.sources import SOURCES
 from triggers.yamlfile import Problems
 
@@ -48,6 +49,8 @@ def test_a_good_file_gives_every_source_with_its_secrets_unresolved() -> None:
 
 MINIO = "type: minio\n    buckets: [b]\n    "
 GIT = "type: git\n    token: {env: T}\n    repositories: "
+PACKAGES = GIT + "{a: {url: 'https://h/a', packages: {%s}}}"
+OF_A = "sources.yaml:6: sources.one.repositories.a"
 BAD = {
     "": "sources.yaml:1: must be a mapping with `apiVersion: kfp-triggers/v1` and `sources:`",
     "apiVersion: kfp-triggers/v1\n": "sources.yaml:1: sources: must be a mapping of a name to a source",
@@ -105,6 +108,23 @@ BAD = {
     _source(GIT + "{acme/a: {url: 'https://u:canary@h/x'}}"): "sources.yaml:6: sources.one.repositories.acme/a.url: "
     "holds a password: pipelines get their credentials elsewhere, an URL is no secret",
     _source(GIT + "{acme/a: {uri: x}}"): "sources.yaml:6: sources.one.repositories.acme/a.uri: unknown key",
+    _source(PACKAGES % "service_account: t"): f"{OF_A}.packages.branches: is required",
+    _source(PACKAGES % "branches: [main]"): f"{OF_A}.packages.service_account: is required",
+    _source(PACKAGES % "branches: [], service_account: t"): f"{OF_A}.packages.branches: must hold at least one",
+    _source(PACKAGES % "branches: main, service_account: t"): f"{OF_A}.packages.branches: must be a valid list",
+    _source(PACKAGES % "branches: ['*x'], service_account: t"): f"{OF_A}.packages.branches[0]: must be a branch's "
+    "name, or the beginning of one with * at its end: main, release/*",
+    _source(PACKAGES % "branches: [a], service_account: A b"): f"{OF_A}.packages.service_account: must be the name of "
+    "a Kubernetes service account, such as income-trainer",
+    _source(PACKAGES % "branches: [a], service_account: t, branch: b"): f"{OF_A}.packages.branch: unknown key",
+    _source(PACKAGES % "branches: [a], service_account: t, token: canary"): f"{OF_A}.packages.token: a secret is never "
+    "written into this file: write {env: NAME} or {file: PATH}",
+    _source(PACKAGES % "branches: [a], service_account: t, token: {value: canary}"): f"{OF_A}.packages.token: write "
+    "{env: NAME} or {file: PATH}",
+    _source(GIT + "{a: {url: 'ssh://h/a', packages: {branches: [a], service_account: t, token: {env: T}}}}"): OF_A
+    + ": packages.token: is only for https:// and http://; leave it out",
+    _source(GIT + "{a: {packages: {branches: [a], service_account: t}}}"): "sources.yaml:6: sources.one.repositories: "
+    "a: `packages` needs a `url` to take them from",
 }
 
 
@@ -113,6 +133,27 @@ def test_a_bad_file_is_refused_with_line_and_remedy(text: str) -> None:
     problems = _problems(text)
     assert BAD[text] in problems
     assert "canary" not in "".join(problems)
+
+
+@pytest.mark.parametrize("kind", ["git", "github", "gitlab"])
+def test_a_repository_says_whose_branches_may_bring_packages_along(kind: str) -> None:
+    rules = "{branches: [main, release/*], service_account: trainer, token: {file: secrets/git}}"
+    text = f"type: {kind}\n    token: {{env: T}}\n    repositories: {{a: {{url: 'https://h/a', packages: {rules}}}}}"
+    config = load_sources(_source(text), "sources.yaml")["one"].config
+    allowed = config.repositories["a"].packages  # type: ignore[attr-defined]  # each of these has them
+    assert (allowed.branches, allowed.service_account) == (["main", "release/*"], "trainer")
+    assert allowed.token == SecretReference(file="secrets/git")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good"),
+    [("main", True), ("release/*", True), ("v*", True), ("*", True), ("fix_1.x", True), ("", False), ("a/*/b", False),
+     ("-x", False), ("a..b", False), ("a b", False), ("refs?", False), ("a:b", False), ("a//b", False)],
+)  # fmt: skip
+def test_a_branch_is_a_name_or_the_beginning_of_one(pattern: str, good: bool) -> None:
+    found = _source(PACKAGES % f"branches: ['{pattern}'], service_account: t")
+    assert good or "packages.branches[0]" in "".join(_problems(found))
+    assert not good or load_sources(found, "sources.yaml")
 
 
 @pytest.mark.parametrize("word", sorted(NOT_BUILT))

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from wcmatch import glob
@@ -43,6 +42,7 @@ GLOB_FLAGS = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE
 MAX_GLOBSTARS = 2  #: each more multiplies the cost by the key's depth: 1.5 s for three on a key of 1 kB
 _PIPELINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEFAULT_AT_MOST = "1GiB"
+_INHERITED = ("experiment", "caching", "service_account", "pipeline_root", "time_limit")  #: from a file's `defaults`
 
 
 def build(name: str, shape: RuleShape, defaults: Defaults, place: Place) -> Rule:
@@ -67,8 +67,7 @@ def build(name: str, shape: RuleShape, defaults: Defaults, place: Place) -> Rule
 
 def _hash(name: str, shape: RuleShape, defaults: Defaults) -> str:
     content = shape.model_dump(by_alias=True) | {"name": name, "mode": shape.mode or defaults.mode}
-    content["run"] |= {"backend": shape.run.backend or defaults.backend}
-    content["run"] |= {"experiment": shape.run.experiment or defaults.experiment}
+    content["run"] |= {name: _chosen(name, shape.run, defaults) for name in (*_INHERITED, "backend")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -148,23 +147,53 @@ def _requirements(shape: RuleShape, place: Place) -> tuple[Requirement, ...]:
 
 
 def _run(shape: RunShape, defaults: Defaults, place: Place) -> RunSpec:
-    if "@" not in shape.pipeline:
-        place.at("pipeline").wrong(
-            f"names no version: write `{shape.pipeline}@v1`, or `{shape.pipeline}@latest` for whichever is newest"
-        )
-    elif not _PIPELINE.fullmatch(shape.pipeline):
-        place.at("pipeline").wrong("is no `name@version` of letters, digits, `.`, `_` and `-`; it takes no expression")
-    sound = bool(_PIPELINE.fullmatch(shape.pipeline))
-    time_limit = _try(duration, shape.time_limit, place.at("time_limit"))
+    time_limit = _chosen("time_limit", shape, defaults)
     return RunSpec(
-        pipeline=shape.pipeline if sound else "",
+        pipeline=_reference(shape, place),
         params={name: _param(value, place.at("params", name)) for name, value in shape.params.items()},
+        document={name: _param(value, place.at("document", name)) for name, value in shape.document.items()},
         reads=_templates(shape.reads, place.at("reads")),
         writes=_templates(shape.writes, place.at("writes")),
         backend=shape.backend or defaults.backend,
-        experiment=shape.experiment or defaults.experiment,
-        time_limit=time_limit or timedelta(0),
+        experiment=_chosen("experiment", shape, defaults) or "",
+        caching=_chosen("caching", shape, defaults),
+        service_account=_chosen("service_account", shape, defaults) or "",
+        pipeline_root=_chosen("pipeline_root", shape, defaults) or "",
+        time_limit=_try(duration, time_limit, place.at("time_limit")) if time_limit is not None else None,
     )
+
+
+def _chosen(name: str, shape: RunShape, defaults: Defaults) -> Any:
+    """The rule's own word, else the file's; None leaves it to the backend's settings."""
+    own = getattr(shape, name)
+    return getattr(defaults, name) if own is None else own
+
+
+def _reference(shape: RunShape, place: Place) -> str:
+    """What runs, in one word (`model.RunSpec.pipeline`); "" when it is not said well."""
+    kinds = {"pipeline": shape.pipeline, "package": shape.package, "package_from_commit": shape.package_from_commit}
+    given = [(key, value) for key, value in kinds.items() if value is not None]
+    if len(given) != 1:
+        place.wrong(f"names what to run by exactly one of {listed(kinds)}, e.g. `pipeline: name@version`")
+        return ""
+    [(key, value)] = given
+    if key == "pipeline":
+        return _named(value, place.at(key))
+    if value.startswith(("/", "~")) or ".." in value.split("/") or "${" in value:
+        root = "home" if key == "package" else "repository"
+        place.at(key).wrong(f"is no path below the {root}: relative, without `..` and expressions")
+        return ""
+    return f"package:{value}" if key == "package" else f"commit:{value}"
+
+
+def _named(pipeline: str, place: Place) -> str:
+    if "@" not in pipeline:
+        place.wrong(f"names no version: write `{pipeline}@v1`, or `{pipeline}@latest` for whichever is newest")
+        return ""
+    if not _PIPELINE.fullmatch(pipeline):
+        place.wrong("is no `name@version` of letters, digits, `.`, `_` and `-`; it takes no expression")
+        return ""
+    return pipeline
 
 
 def _param(value: Any, place: Place) -> Any:
@@ -203,7 +232,8 @@ def _try(make: Callable[[Any], T], value: Any, place: Place) -> T | None:
 
 def all_expressions(rule: Rule) -> list[Expression]:
     """Every expression of the rule."""
-    templates: list[Any] = [*rule.run.params.values(), *rule.run.reads, *rule.run.writes, rule.limits.lock]
+    computed = (*rule.run.params.values(), *rule.run.document.values())
+    templates: list[Any] = [*computed, *rule.run.reads, *rule.run.writes, rule.limits.lock]
     templates += [template for lookup in rule.lookup.values() for template in lookup.templates.values()]
     found = [requirement.expression for requirement in rule.require]
     return found + [expression for template in templates for expression in expressions_in(template)]

@@ -37,11 +37,19 @@ def check(rule: Rule, sources: Mapping[str, SourceFacts], inputs: Inputs, place:
     schema = _schema(rule, sources, place.at("trigger"))
     _check_heads(rule, sources, place.at("lookup"))
     if isinstance(inputs, str):
-        place.at("run", "pipeline").wrong(inputs)
+        key = {"package": "package", "commit": "package_from_commit"}.get(
+            rule.run.pipeline.partition(":")[0], "pipeline"
+        )
+        place.at("run", key).wrong(inputs)
+    elif inputs is None and rule.run.pipeline.startswith("commit:"):
+        if not rule.trigger.event.startswith("git."):
+            place.at("run", "package_from_commit").wrong(f"{rule.trigger.event} tells of no commit to take it from")
     elif inputs is None and rule.run.pipeline:
         place.at("run", "pipeline").warn(
             f"backend `{rule.run.backend}` does not answer: the parameters are not checked until it does"
         )
+    if rule.run.document and isinstance(inputs, Mapping) and "event_uri" not in inputs:
+        place.at("run", "document").wrong("reaches nobody: the pipeline has no input `event_uri`, where its URI goes")
     declared = inputs if isinstance(inputs, Mapping) else None
     known = _Known(rule, schema, _passed(rule, declared))
     sound = [site for site in sites_of(rule, place) if _names_are_right(site, known)]
@@ -141,7 +149,7 @@ def _check_parameter_names(rule: Rule, declared: Mapping[str, Input] | None, pla
     if declared is None:
         return
     for name in rule.run.params:
-        if name not in declared and name not in RESERVED[:3]:
+        if name not in declared and (name not in RESERVED or name == "as_of"):
             place.at("params", name).wrong(misfit(name, None, declared))
     given = {*rule.run.params, *RESERVED} - {"manifest_uri"}
     for name in missing(dict.fromkeys(given), declared):

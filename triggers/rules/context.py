@@ -28,7 +28,7 @@ ROOTS: Mapping[str, tuple[str, ...]] = {
     "params": (),
 }
 #: Passed when the pipeline declares them; a rule may set only `as_of`.
-RESERVED = ("run_key", "report_uri", "manifest_uri", "as_of")
+RESERVED = ("run_key", "report_uri", "event_uri", "manifest_uri", "as_of")
 
 SAMPLE_RUN_KEY = "a" * 16
 SAMPLE_TIME = "2026-01-02T03:04:05.000000Z"

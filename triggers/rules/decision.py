@@ -63,6 +63,7 @@ class Decision:
     as_of: str  #: RFC 3339: the instant at which the run sees the world
     ask_again_at: datetime | None = None  #: of a wait; None: when the rules change
     params: Mapping[str, Any] = field(default_factory=dict)
+    document: Mapping[str, Any] = field(default_factory=dict)  #: for the event document
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     lock: str = ""  #: "" for none
@@ -143,6 +144,7 @@ def _decide_by_expressions(
     wanted = replace(
         blank,
         params=params,
+        document={name: evaluate_value(value, context) for name, value in rule.run.document.items()},
         as_of=params.get("as_of", blank.as_of),
         reads=tuple(template.text(context) for template in rule.run.reads),
         writes=tuple(template.text(context) for template in rule.run.writes),
@@ -169,6 +171,7 @@ def _params(
     rule: Rule, blank: Decision, report_uri: str, inputs: Mapping[str, Input], context: Context
 ) -> dict[str, Any]:
     ours = {"run_key": blank.run_key, "report_uri": report_uri, "as_of": blank.as_of}
+    ours |= {"event_uri": f"{report_uri}/event/event.json"}  # below the reports, where no report is looked for
     passed = {name: value for name, value in ours.items() if name in inputs}
     return passed | {name: evaluate_value(value, context) for name, value in rule.run.params.items()}
 

@@ -30,7 +30,6 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
 #: Designed, not built: (path inside the rule) → what to use for now. A word after `=` is a value of that key.
 NOT_BUILT: Mapping[str, str] = {
     "trigger.repeat": "a repeat of an event starts nothing; leave it out or write `once`",
-    "run.package": "push the compiled file and name it by `pipeline: name@version`",
     "limits.budget": "leave it out, or space the runs with `cooldown`",
     "limits.collect": "leave it out; every event makes a run of its own",
     "limits.when_busy=replace_waiting": "write `wait` or `skip`",
@@ -51,7 +50,11 @@ class Defaults(_Shape):
     """What every rule of this file has unless it says otherwise."""
 
     backend: Text = "default"
-    experiment: Text = "Default"
+    experiment: Text | None = None
+    caching: bool | None = None
+    service_account: Text | None = None
+    pipeline_root: Text | None = None
+    time_limit: Text | None = None
     mode: Literal["live", "observe", "paused"] = "live"
 
 
@@ -101,17 +104,28 @@ class RequirementShape(_Shape):
 
 
 class RunShape(_Shape):
-    """The run to make."""
+    """The run to make: of exactly one of `pipeline`, `package` and `package_from_commit`."""
 
-    pipeline: Text = Field(description="name@version; name@latest must be written out")
+    pipeline: Text | None = Field(default=None, description="name@version; name@latest must be written out")
+    package: Text | None = Field(default=None, description="A compiled file, its path below the home")
+    package_from_commit: Text | None = Field(
+        default=None, description="A compiled file, its path in the pushed commit; the source must allow `packages`"
+    )
     params: dict[str, Any] = Field(default_factory=dict)
+    document: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Values of any size and text for the event document, whose URI the input `event_uri` is given",
+    )
     reads: list[Text] = Field(default_factory=list, description="URIs that the run reads, for lineage")
     writes: list[Text] = Field(
         default_factory=list, description="URIs that it writes: lineage, and no rule feeds itself"
     )
-    backend: Text | None = None
-    experiment: Text | None = None
-    time_limit: Text = Field(default="24h", description="e.g. 2h; then it is cancelled and its lock released")
+    backend: Text | None = Field(default=None, description="by its name in the settings. Default `default`")
+    experiment: Text | None = Field(default=None, description="made when absent")
+    caching: bool | None = Field(default=None, description="of all steps; left out: as the pipeline was compiled")
+    service_account: Text | None = Field(default=None, description="Kubernetes service account of the run's pods")
+    pipeline_root: Text | None = Field(default=None, description="where the run's artifacts go")
+    time_limit: Text | None = Field(default=None, description="e.g. 2h; then it is cancelled and its lock released")
 
 
 class LimitsShape(_Shape):

@@ -109,13 +109,17 @@ class Requirement:
 class RunSpec:
     """The run that a rule asks for."""
 
-    pipeline: str  #: `name@version`
+    pipeline: str  #: `name@version`, `package:path below the home` or `commit:path in the pushed commit`
     params: Mapping[str, Any]  #: strings are Templates
+    document: Mapping[str, Any]  #: the same, for the event document
     reads: tuple[Template, ...]
     writes: tuple[Template, ...]
     backend: str
-    experiment: str
-    time_limit: timedelta
+    experiment: str  #: "": the backend's default, as with the next four
+    caching: bool | None
+    service_account: str
+    pipeline_root: str
+    time_limit: timedelta | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,14 +24,15 @@ class Site:
     value: Any  #: a Template, an Expression, or a parameter's value
     roots: frozenset[str]  #: what its expressions may use
     parameter: str = ""
+    typed: bool = False  #: of a parameter or a value of the event document; every other template makes text
 
     def expressions(self) -> list[Expression]:
         """The expressions in it."""
         return [self.value] if isinstance(self.value, Expression) else expressions_in(self.value)
 
     def evaluate(self, context: Context) -> Any:
-        """Its value: a parameter's has a type, every other template makes text."""
-        if isinstance(self.value, Template) and not self.parameter:
+        """Its value."""
+        if isinstance(self.value, Template) and not self.typed:
             return self.value.text(context)
         return (
             self.value.evaluate(context) if isinstance(self.value, Expression) else evaluate_value(self.value, context)
@@ -51,7 +52,10 @@ def sites_of(rule: Rule, place: Place) -> Iterator[Site]:
     run = place.at("run")
     for name, value in rule.run.params.items():
         if value is not BROKEN:
-            yield Site(run.at("params", name), value, _DECIDING | {"run"}, parameter=name)
+            yield Site(run.at("params", name), value, _DECIDING | {"run"}, parameter=name, typed=True)
+    for name, value in rule.run.document.items():
+        if value is not BROKEN:
+            yield Site(run.at("document", name), value, _DECIDING | {"run", "params"}, typed=True)
     for key, templates in (("reads", rule.run.reads), ("writes", rule.run.writes)):
         for index, template in enumerate(templates):
             yield Site(run.at(key, index), template, _DECIDING | {"run", "params"})

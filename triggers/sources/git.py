@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from triggers import gitref
 from triggers.errors import NotUnderstood
@@ -31,6 +31,13 @@ class Config(BaseModel):
 
     repositories: gitref.Repositories
     auth: Auth = None
+
+    @field_validator("repositories")
+    @classmethod
+    def _packages_have_an_url(cls, found: dict[str, gitref.Repository]) -> dict[str, gitref.Repository]:
+        if nowhere := [name for name, one in found.items() if one.packages and not one.url]:
+            raise ValueError(f"{', '.join(nowhere)}: `packages` needs a `url` to take them from")
+        return found
 
 
 def verify(config: Config, delivery: Delivery, secrets: Sequence[bytes]) -> None:

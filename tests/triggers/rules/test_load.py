@@ -42,8 +42,8 @@ def test_the_shipped_rules_load_as_written(shipped: RuleSet) -> None:
 
 def test_what_a_file_leaves_out_has_a_default(load: Load) -> None:
     rule = load(ONE)[0].rules["one"]
-    assert (rule.run.backend, rule.run.experiment, rule.mode) == ("default", "Default", Mode.LIVE)
-    assert rule.run.time_limit == timedelta(hours=24)
+    assert (rule.run.backend, rule.run.experiment, rule.mode) == ("default", "", Mode.LIVE)
+    assert (rule.run.time_limit, rule.run.caching, rule.run.service_account) == (None, None, "")
     assert (rule.limits.lock, rule.limits.max, rule.limits.when_busy) == (None, 1, WhenBusy.WAIT)
 
 
