@@ -4,6 +4,7 @@
 and no state here.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -32,13 +33,31 @@ IN_BACKEND = frozenset({State.SUBMITTED, State.RUNNING})
 _ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.GONE})
 MOVES: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.READY, State.CANCELLED, State.SUPERSEDED, State.DEAD}),
-    State.READY: frozenset({State.SUBMITTING, State.CANCELLED, State.SUPERSEDED, State.DEAD}),
+    # To submitted when its backend turns out to have it from a try that seemed to have failed.
+    State.READY: frozenset({State.SUBMITTING, State.SUBMITTED, State.CANCELLED, State.SUPERSEDED, State.DEAD}),
     # Back to ready only when the backend surely does not have it.
     State.SUBMITTING: frozenset({State.SUBMITTED, State.READY, State.DEAD, State.CANCELLED}),
     State.SUBMITTED: frozenset({State.RUNNING}) | _ENDS,
     State.RUNNING: _ENDS,
-    # A backend's own retry takes a failed run back to running: terminal is not final there.
+    # A backend's own retry takes an ended run back to running: terminal is not final there.
     State.FAILED: frozenset({State.RUNNING}),
+    State.CANCELLED: frozenset({State.RUNNING}),
+}
+
+#: What KFP's words mean here (v2beta1 `state`, measured on 2.17). FAILED is CANCELLED instead where `state_history`
+#: holds CANCELING: `terminate` goes CANCELING → FAILED, and CANCELED was never seen. A run that KFP could not store
+#: whole has no state at all and never gets one.
+OF_KFP: Mapping[str, State] = {
+    "": State.SUBMITTED,
+    "RUNTIME_STATE_UNSPECIFIED": State.SUBMITTED,
+    "PENDING": State.SUBMITTED,
+    "RUNNING": State.RUNNING,
+    "PAUSED": State.RUNNING,
+    "CANCELING": State.RUNNING,
+    "SUCCEEDED": State.SUCCEEDED,
+    "SKIPPED": State.SUCCEEDED,
+    "FAILED": State.FAILED,
+    "CANCELED": State.CANCELLED,
 }
 
 

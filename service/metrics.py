@@ -14,6 +14,13 @@ refusals = Counter("kfp_triggers_refusals_total", "Deliveries that were not take
 events = Counter("kfp_triggers_events_total", "Events that were new", ["source", "type", "verdict"])
 decisions = Counter("kfp_triggers_decisions_total", "Decisions", ["rule", "outcome", "reason"])
 submissions = Counter("kfp_triggers_submissions_total", "Answers of backends to submissions", ["backend", "outcome"])
+adoption_seconds = Histogram(
+    "kfp_triggers_adoption_seconds",
+    "From an unclear submission to the run being found",
+    ["backend"],
+    buckets=(1, 2, 5, 10, 30, 60, 120, 180, 300, 600),
+)
+doubles = Counter("kfp_triggers_doubles_total", "Second runs found under one run key; must stay 0", ["backend"])
 runs_ended = Counter("kfp_triggers_runs_ended_total", "Runs that ended", ["rule", "state"])
 swept = Counter("kfp_triggers_swept_total", "Rows that the sweep found and did itself", ["step"])
 rings_lost = Counter("kfp_triggers_rings_lost_total", "Rings that the broker did not take")

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from ulid import ULID
 
-from service.ledger import Arrival, Claim, Ledger
+from service.ledger import Arrival, Claim, Ledger, Rate
 from service.lifecycle import State
-from service.records import Accepted
+from service.records import Accepted, RunRecord
 from service.settings import PaceSettings
 from triggers.rules.model import RuleSet
 from triggers.schema import Input
@@ -26,8 +26,28 @@ class Pipeline:
     reference: str  #: as the rule wrote it: `name@version`
     name: str
     version: str  #: resolved: never `latest`
-    digest: str  #: sha256 of the package
+    digest: str  #: of the package's content (`service.packages.digest_of`)
     inputs: Mapping[str, Input]
+    images: Sequence[str] = ()  #: that its steps run in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A compiled pipeline as a file: not (yet) known to a backend by name."""
+
+    content: bytes  #: KFP's IR in YAML
+    upload: bool  #: as the version that its `Pipeline` names, and run by that name; else it is sent along with the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What a backend's runs have where their rule does not say."""
+
+    experiment: str = "Default"
+    caching: bool | None = None  #: None: as the pipeline was compiled
+    service_account: str = ""
+    pipeline_root: str = ""
+    time_limit: timedelta = timedelta(hours=24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +61,10 @@ class Job:
     params: Mapping[str, Any]
     experiment: str
     time_limit: float  #: seconds
+    caching: bool | None = None  #: None: as the pipeline was compiled
+    service_account: str = ""  #: "": the backend's own choice
+    pipeline_root: str = ""
+    package: Package | None = None  #: None: the backend knows the pipeline by name and version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +80,50 @@ class Observed:
     interrupted: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """A run that was not asked about, with the run key that its name carries: open, or ended since the last look."""
+
+    backend_id: str
+    run_key: str
+    observed: Observed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one look at a backend showed."""
+
+    seen: Mapping[str, Observed]  #: by backend id; one that is not in it was not looked at this time
+    others: Sequence[Sighting] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A version of a pipeline that a backend has."""
+
+    pipeline: str
+    version: str
+    digest: str
+    created_at: datetime | None
+    id: str = ""  #: the backend's own, where it has one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that `doctor` looked at."""
+
+    what: str
+    good: bool
+    detail: str  #: for a person; of a bad one, what to do
+
+
 class Backend(Protocol):
     """Where runs execute. Every method may raise Temporary or Permanent."""
 
     kind: str
     settle: float  #: seconds after an unclear `create` in which the run may still appear; 0 when `find` is exact
+    defaults: Defaults
+    rate: Rate | None  #: None: as fast as it answers
 
     def pipeline(self, reference: str) -> Pipeline:
         """The pipeline behind `name@version`; Permanent when there is none."""
@@ -68,20 +131,38 @@ class Backend(Protocol):
     def has_room(self) -> bool:
         """Whether it takes another run now; a run that waits for room is hurried along when another one ends."""
 
-    def find(self, run_key: str) -> str | None:
-        """The backend's id of the run with this key, or None when it surely has none."""
+    def find(self, run_key: str) -> Sequence[str]:
+        """The backend's ids of the runs with this key, the oldest first; none when it surely has none."""
 
     def create(self, job: Job) -> str:
         """Start it and return the backend's id. After a Temporary it may exist all the same: `find` before another."""
 
-    def observe(self, backend_ids: Sequence[str]) -> Mapping[str, Observed]:
-        """The state of each, in one call."""
+    def observe(self, backend_ids: Sequence[str], *, awaited: bool = False) -> Look:
+        """A look at all of them in as few calls as it takes. Called often: what it is too soon to ask is left out.
+
+        `awaited`: there are runs whose answer was lost, and which may show among the others.
+        """
 
     def cancel(self, backend_id: str) -> None:
-        """Ask it to end; the end is seen by `observe`."""
+        """Ask it to end; the end is seen by `observe`. Nothing happens to one that has ended."""
+
+    def retry(self, backend_id: str) -> None:
+        """Take a failed or cancelled run up again under the same id; Permanent where the backend cannot."""
 
     def log(self, backend_id: str) -> str:
-        """What the run printed so far."""
+        """What the run printed so far, or where that is to be found."""
+
+    def link(self, backend_id: str) -> str:
+        """The address of the run's page for a person, "" when there is none."""
+
+    def versions(self, name: str = "") -> Sequence[Version]:
+        """The versions of a pipeline, or of all of them; by name, then the newest first."""
+
+    def push(self, name: str, version: str, content: bytes) -> bool:
+        """Store a compiled pipeline as a version. False when it is there with this content; Permanent with another."""
+
+    def check(self) -> Sequence[Finding]:
+        """What `doctor` says of it: reachable, its version supported, runs may be made. Raises nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +185,9 @@ class Registry(Protocol):
 
     def tagged(self, run_key: str) -> Sequence[ModelVersion]:
         """The versions that carry this run key as a tag."""
+
+    def runs_tagged(self, run_key: str) -> Sequence[str]:
+        """The ids of the registry's own runs (MLflow's) that carry this run key as a tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +212,29 @@ class Objects(Protocol):
     def rows(self, uri: str, version_id: str = "", *, at_most: int) -> int:
         """Lines that are not blank, the header not counted, of a text object of at most so many bytes."""
 
+    def put(self, uri: str, body: bytes) -> None:
+        """Write a JSON document (`s3://` or `file://`); the same again is the same."""
+
     def reports(self, prefix: str) -> Mapping[str, bytes]:
         """The JSON objects under a report prefix (`s3://` or `file://`), by name; each at most 1 MiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromCommit:
+    """A compiled pipeline as a repository has it."""
+
+    content: bytes
+    service_account: str  #: the one that the source sets for what this repository brings along
+
+
+class PackageFiles(Protocol):
+    """Compiled pipelines that no backend has by name."""
+
+    def file(self, path: str) -> bytes:
+        """A file below the home; Permanent when there is none."""
+
+    def of_commit(self, source: Source, repository: str, sha: str, path: str) -> FromCommit:
+        """A file of a commit; Permanent unless the source allows it and the commit is on a branch that it lists."""
 
 
 class Bell(Protocol):
@@ -176,12 +281,18 @@ class App:
     backends: Mapping[str, Backend]
     registry: Registry
     objects: Objects
+    packages: PackageFiles
     bell: Bell
     clock: Clock
     pace: PaceSettings
     reports: str  #: prefix URI of reports: `s3://bucket/reports` or `file:///…`
     own_bucket: str  #: objects in it are never events
     holder: str  #: this process, in claims and leases
+
+    def link(self, item: RunRecord) -> str:
+        """The address of a run's page in its backend, "" when there is none."""
+        backend = self.backends.get(item.backend)
+        return backend.link(item.backend_id) if backend is not None and item.backend_id else ""
 
     def claim(self) -> Claim:
         """A claim from now for one lease."""

@@ -126,7 +126,29 @@ class RunRecord:
     cancel_asked_at: datetime | None = None
     recorded_at: datetime | None = None
     due_at: datetime | None = None
+    holder: str = ""  #: who works on it just now, "" for nobody
     attempts: int = 0
+    subject: str = ""  #: of its event; a rule's runs on one subject are submitted in their order
+    caching: bool | None = None
+    service_account: str = ""
+    pipeline_root: str = ""
+    package: str = ""  #: digest of the compiled pipeline in the store; "": the backend knows it by name and version
+    upload: bool = False  #: of a package: stored in the backend as a version first
+    document: Mapping[str, Any] = field(default_factory=dict)  #: values that go by the event document
+    retry_of: str = ""  #: run key of the generation before
+    cancel_reason: str = ""
+    cancel_sent_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Double:
+    """A second run in a backend under a run key that already had one."""
+
+    run_key: str
+    backend: str
+    backend_id: str
+    found_at: datetime
+    cancelled_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

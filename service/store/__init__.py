@@ -7,17 +7,19 @@ from service.store.decisions import SqlDecisions
 from service.store.events import SqlEvents
 from service.store.leases import SqlLeases
 from service.store.lineage import SqlLineage
+from service.store.runqueue import SqlQueue
 from service.store.runs import SqlRuns
 
 
 class Store:
-    """One database with its six ledgers."""
+    """One database with its seven ledgers."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self.database = Database(settings)
         self.events = SqlEvents(self.database)
         self.decisions = SqlDecisions(self.database)
         self.runs = SqlRuns(self.database)
+        self.queue = SqlQueue(self.database)
         self.lineage = SqlLineage(self.database)
         self.leases = SqlLeases(self.database)
         self.account = SqlAccount(self.database)

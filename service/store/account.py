@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 from service.lifecycle import TERMINAL, State
 from service.records import EventState
 from service.store.database import Database, micros
-from service.store.tables import decision, event, run, run_transition
+from service.store.tables import decision, double, event, run, run_transition
 
 
 class SqlAccount:
@@ -91,7 +91,7 @@ def _stuck(connection: Connection, since: datetime) -> Sequence[str]:
 
 
 def _twice(connection: Connection) -> Sequence[str]:
-    """Two runs of one decision, or one backend run under two keys."""
+    """Two runs of one decision, one backend run under two keys, and every double that was found in a backend."""
     by_decision = connection.scalars(select(run.c.decision_id).group_by(run.c.decision_id).having(func.count() > 1))
     by_backend = connection.scalars(
         select(run.c.backend_id)
@@ -99,7 +99,12 @@ def _twice(connection: Connection) -> Sequence[str]:
         .group_by(run.c.backend, run.c.backend_id)
         .having(func.count() > 1)
     )
-    return [f"decision:{found}" for found in by_decision] + [f"backend:{found}" for found in by_backend]
+    doubles = connection.execute(select(double.c.run_key, double.c.backend_id))
+    return (
+        [f"decision:{found}" for found in by_decision]
+        + [f"backend:{found}" for found in by_backend]
+        + [f"run:{row.run_key} also as {row.backend_id}" for row in doubles]
+    )
 
 
 def _unrecorded(connection: Connection, since: datetime) -> Sequence[str]:

@@ -71,8 +71,7 @@ class SqlDecisions:
             judged = ask.judge(_history(connection, item, ask))
             values = _columns(judged, now) | claims.let_go(judged.ask_again_at)
             connection.execute(update(decision).where(decision.c.id == decided.id).values(**values))
-            if judged.run is not None:
-                _add_run(connection, item, judged.run, decided.id, now)
+            _add_run(connection, item, judged, decided.id, now)
             return judged
 
     def _first(self, connection: Connection, item: EventRecord, ask: Ask, now: datetime) -> Judged:
@@ -89,9 +88,32 @@ class SqlDecisions:
                 **claims.let_go(judged.ask_again_at),
             )
         )
-        if judged.run is not None:
-            _add_run(connection, item, judged.run, decision_id, now)
+        _add_run(connection, item, judged, decision_id, now)
         return judged
+
+    def again(self, item: RunRecord, now: datetime) -> DecisionRecord:
+        """A decision for the next generation of an ended run, due now; the one that is there if it was asked twice."""
+        same = (decision.c.event_id == item.event_id, decision.c.rule == item.rule)
+        wanted = select(decision).where(*same, decision.c.generation == item.generation + 1)
+        with self._database.write() as connection:
+            if (row := connection.execute(wanted).one_or_none()) is None:
+                connection.execute(
+                    insert(decision).values(
+                        id=str(ULID()),
+                        event_id=item.event_id,
+                        rule=item.rule,
+                        generation=item.generation + 1,
+                        outcome="wait",
+                        reason=Reason.REPLAYED,
+                        detail=Reason.REPLAYED.text,
+                        lookups={},
+                        created_at=micros(now),
+                        decided_at=micros(now),
+                        **claims.let_go(now),
+                    )
+                )
+                row = connection.execute(wanted).one()
+            return record(row)
 
     def claim(self, decision_id: str, taken: Claim) -> DecisionRecord | None:
         """The waiting decision if it is due and now ours to ask again, else None."""
@@ -124,8 +146,12 @@ class SqlDecisions:
             return [record(row) for row in connection.execute(wanted)]
 
 
-def _add_run(connection: Connection, item: EventRecord, new: RunRecord, decision_id: str, now: datetime) -> None:
-    runs.add(connection, new, decision_id, now)
+def _add_run(connection: Connection, item: EventRecord, judged: Judged, decision_id: str, now: datetime) -> None:
+    if judged.run is None:
+        return
+    if judged.package is not None:
+        runs.keep(connection, judged.run.package, judged.package, now)
+    runs.add(connection, judged.run, decision_id, now)
     if thing := origin(item.event):
         told = Edge(source=thing, relation="told of by", target=f"event:{item.id}", data={"type": item.event.type})
         lineage.add(connection, [told], now)

@@ -3,7 +3,7 @@
 `add` and `shift` run inside somebody's transaction; `SqlRuns` is the port.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -12,13 +12,12 @@ from sqlalchemy import Connection, Row, insert, select, update
 from ulid import ULID
 
 from service import lifecycle
-from service.ledger import Claim
 from service.lifecycle import IN_BACKEND, TERMINAL, State
-from service.records import Edge, Query, RunRecord, Transition
+from service.records import Double, Edge, Query, RunRecord, Transition
 from service.store import claims, lineage
 from service.store.database import Database, maybe_moment, micros, moment
 from service.store.paging import among, equals, page
-from service.store.tables import event, lock, run, run_transition
+from service.store.tables import double, event, lock, package, run, run_transition
 from triggers.reason import Reason
 
 _COLUMNS = [item.name for item in fields(RunRecord)]
@@ -39,6 +38,9 @@ def add(connection: Connection, new: RunRecord, decision_id: str, now: datetime)
     values |= {"id": str(ULID()), "decision_id": decision_id, "time_limit": int(new.time_limit * 1e6)}
     values["due_at"] = micros(now) if new.state is State.READY else None
     connection.execute(insert(run).values(**values))
+    if new.retry_of:
+        again = Edge(source=f"run:{new.retry_of}", relation="retried as", target=f"run:{new.run_key}")
+        lineage.add(connection, [again], now)
     _note(
         connection,
         Transition(run_key=new.run_key, at=now, before="", after=new.state, reason=Reason.DECIDED, detail=""),
@@ -50,13 +52,14 @@ def add(connection: Connection, new: RunRecord, decision_id: str, now: datetime)
     lineage.add(connection, [caused, *declared], now)
 
 
-def shift(connection: Connection, move: Transition, changes: Mapping[str, Any]) -> bool:
-    """Move a run if it is still where the caller saw it; a terminal move frees its lock."""
+def shift(connection: Connection, move: Transition, changes: Mapping[str, Any], *, holder: str | None = None) -> bool:
+    """Move a run if it is still where the caller saw it, and his if he says so; a terminal move frees its lock."""
     lifecycle.check(State(move.before), move.after)
+    still = [run.c.run_key == move.run_key, run.c.state == move.before]
+    if holder is not None:
+        still.append(run.c.holder == holder)
     changed = connection.execute(
-        update(run)
-        .where(run.c.run_key == move.run_key, run.c.state == move.before)
-        .values(state=move.after, reason=move.reason, detail=move.detail, **changes)
+        update(run).where(*still).values(state=move.after, reason=move.reason, detail=move.detail, **changes)
     )
     if changed.rowcount != 1:
         return False
@@ -71,109 +74,104 @@ def _note(connection: Connection, move: Transition) -> None:
     connection.execute(insert(run_transition).values(**values | {"at": micros(move.at)}))
 
 
+def _lock_again(connection: Connection, move: Transition) -> None:
+    """It takes a slot of its lock if there is one left; if not, it runs beside whoever has it, as it does already."""
+    row = connection.execute(select(run.c.lock, run.c.lock_max).where(run.c.run_key == move.run_key)).one()
+    taken = set(connection.scalars(select(lock.c.slot).where(lock.c.name == row.lock)))
+    free = next((slot for slot in range(row.lock_max) if slot not in taken), None)
+    if row.lock and free is not None:
+        connection.execute(
+            insert(lock).values(name=row.lock, slot=free, run_key=move.run_key, taken_at=micros(move.at))
+        )
+
+
+def keep(connection: Connection, digest: str, content: bytes, now: datetime) -> None:
+    """Keep a compiled pipeline under its digest: the run that was decided on it gets this and no other."""
+    if connection.execute(select(package.c.digest).where(package.c.digest == digest)).one_or_none() is None:
+        connection.execute(insert(package).values(digest=digest, content=content, kept_at=micros(now)))
+
+
 class SqlRuns:
     """The port `Runs`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def move(self, move: Transition, *, due_at: datetime | None = None, **changes: Any) -> bool:
-        """One move; False when the run was no longer where `move.before` says. Lets go of any claim."""
+    def move(
+        self, move: Transition, *, holder: str | None = None, due_at: datetime | None = None, **changes: Any
+    ) -> bool:
+        """One move; False when the run was no longer where `move.before` says. Lets go of any claim.
+
+        With a `holder` only while that claim holds: who slept past its lease must not undo what another did since.
+        """
         columns = {name: micros(value) if isinstance(value, datetime) else value for name, value in changes.items()}
         with self._database.write() as connection:
-            return shift(connection, move, columns | claims.let_go(due_at))
+            return shift(connection, move, columns | claims.let_go(due_at), holder=holder)
 
-    def begin(self, item: RunRecord, taken: Claim) -> RunRecord | None:
-        """Claim a due run and commit the intent to submit it, in one step; None when another has it.
-
-        The record that comes back is the one from *before*: whether it was READY (never sent) or already SUBMITTING
-        (may have been sent) decides whether the backend is searched first.
-        """
-        with self._database.write() as connection:
-            changed = connection.execute(
-                update(run)
-                .where(
-                    run.c.run_key == item.run_key,
-                    run.c.state == item.state,
-                    run.c.state.in_([State.READY, State.SUBMITTING]),
-                    run.c.due_at <= micros(taken.now),
-                    run.c.lease_until < micros(taken.now),
-                )
-                .values(holder=taken.holder, lease_until=micros(taken.until), attempts=run.c.attempts + 1)
-            )
-            if changed.rowcount != 1:
-                return None
-            if item.state is State.READY:
-                move = Transition(
-                    run_key=item.run_key,
-                    at=taken.now,
-                    before=State.READY,
-                    after=State.SUBMITTING,
-                    reason=Reason.SUBMITTING,
-                    detail="",
-                )
-                # Due again when the lease ends: if we die now, the sweep finds it.
-                shift(connection, move, {"due_at": micros(taken.until), "submitted_at": micros(taken.now)})
-            return item
-
-    def postpone(self, run_key: str, state: State, due_at: datetime, detail: str) -> None:
-        """Leave it where it is and let go of it: due again then."""
-        with self._database.write() as connection:
-            connection.execute(
-                update(run)
-                .where(run.c.run_key == run_key, run.c.state == state)
-                .values(detail=detail, **claims.let_go(due_at))
-            )
-
-    def hurry(self, backend: str, now: datetime) -> Sequence[str]:
-        """Make the longest ready run of a backend due now, if it was put off; its key, if there is one."""
-        waiting = (run.c.backend == backend, run.c.state == State.READY, run.c.due_at > micros(now))
-        with self._database.read() as connection:  # mostly there is none, and a look takes no write lock
-            key = connection.scalar(select(run.c.run_key).where(*waiting).order_by(run.c.id).limit(1))
-        if key is None:
-            return []
-        with self._database.write() as connection:
-            connection.execute(update(run).where(run.c.run_key == key, *waiting).values(due_at=micros(now)))
-        return [key]
-
-    def admit(self, now: datetime) -> Sequence[str]:
-        """Give every free slot of every lock to the longest waiting run; the keys of those that got one."""
-        granted: list[str] = []
-        with self._database.read() as connection:
-            if connection.execute(select(run.c.id).where(run.c.state == State.WAITING).limit(1)).one_or_none() is None:
-                return granted
-        with self._database.write() as connection:
-            waiting = connection.execute(
-                select(run.c.run_key, run.c.lock, run.c.lock_max).where(run.c.state == State.WAITING).order_by(run.c.id)
-            ).all()
-            granted += [row.run_key for row in waiting if self._grant(connection, row, now)]
-        return granted
-
-    def _grant(self, connection: Connection, row: Any, now: datetime) -> bool:
-        taken = set(connection.scalars(select(lock.c.slot).where(lock.c.name == row.lock)))
-        free = next((slot for slot in range(row.lock_max) if slot not in taken), None)
-        if free is None:
-            return False
-        connection.execute(insert(lock).values(name=row.lock, slot=free, run_key=row.run_key, taken_at=micros(now)))
-        move = Transition(
-            run_key=row.run_key,
-            at=now,
-            before=State.WAITING,
-            after=State.READY,
-            reason=Reason.LOCK_GRANTED,
-            detail=f"slot {free + 1} of {row.lock_max} of {row.lock}",
-        )
-        return shift(connection, move, {"due_at": micros(now)})
-
-    def ask_to_cancel(self, run_key: str, now: datetime) -> RunRecord | None:
-        """Note that a person wants it ended; the next watch does it."""
+    def ask_to_cancel(self, run_key: str, now: datetime, reason: Reason = Reason.CANCEL_ASKED) -> RunRecord | None:
+        """Note that a person, or the clock, wants it ended; the next watch does it."""
         with self._database.write() as connection:
             connection.execute(
                 update(run)
                 .where(run.c.run_key == run_key, run.c.state.not_in(TERMINAL), run.c.cancel_asked_at.is_(None))
-                .values(cancel_asked_at=micros(now))
+                .values(cancel_asked_at=micros(now), cancel_reason=reason)
             )
         return self.get(run_key)
+
+    def cancel_sent(self, run_key: str, now: datetime) -> None:
+        """Its backend was told to end it."""
+        with self._database.write() as connection:
+            connection.execute(update(run).where(run.c.run_key == run_key).values(cancel_sent_at=micros(now)))
+
+    def revive(self, move: Transition) -> bool:
+        """A run that had ended runs again in its backend: its end, and what was recorded of it, are void."""
+        ended = dict.fromkeys(("ended_at", "recorded_at", "cancel_asked_at", "cancel_sent_at"))
+        texts = dict.fromkeys(("error", "failed_task", "cancel_reason"), "")
+        with self._database.write() as connection:
+            begun = {"submitted_at": micros(move.at)}  # its time limit counts anew
+            revived = shift(connection, move, {**ended, **texts, **begun, **claims.let_go(None)})
+            if revived:
+                _lock_again(connection, move)
+            return revived
+
+    def double(self, found: Double) -> bool:
+        """Note a second run under a key; False when it was known."""
+        values = {item.name: getattr(found, item.name) for item in fields(found)}
+        values |= {"found_at": micros(found.found_at), "cancelled_at": None}
+        same = (double.c.backend == found.backend, double.c.backend_id == found.backend_id)
+        with self._database.write() as connection:
+            if connection.execute(select(double.c.run_key).where(*same)).one_or_none() is not None:
+                return False
+            connection.execute(insert(double).values(**values))
+            return True
+
+    def double_cancelled(self, found: Double, now: datetime) -> None:
+        """Its backend was told to end it."""
+        same = (double.c.backend == found.backend, double.c.backend_id == found.backend_id)
+        with self._database.write() as connection:
+            connection.execute(update(double).where(*same).values(cancelled_at=micros(now)))
+
+    def doubles(self, *, open_only: bool = False) -> Sequence[Double]:
+        """Every double that was found, or those that their backend was not yet told to end."""
+        wanted = select(double).order_by(double.c.found_at)
+        if open_only:
+            wanted = wanted.where(double.c.cancelled_at.is_(None))
+        with self._database.read() as connection:
+            return [
+                Double(
+                    run_key=row.run_key,
+                    backend=row.backend,
+                    backend_id=row.backend_id,
+                    found_at=moment(row.found_at),
+                    cancelled_at=maybe_moment(row.cancelled_at),
+                )
+                for row in connection.execute(wanted)
+            ]
+
+    def package(self, digest: str) -> bytes | None:
+        """The compiled pipeline that was kept when a run on it was decided."""
+        with self._database.read() as connection:
+            return connection.scalar(select(package.c.content).where(package.c.digest == digest))
 
     def recorded(self, run_key: str, edges: Sequence[Edge], outputs: Mapping[str, Any], now: datetime) -> None:
         """Its lineage is in: written in one step with the edges."""
@@ -188,20 +186,14 @@ class SqlRuns:
         found = self._all(select(run).where(run.c.run_key == run_key))
         return found[0] if found else None
 
-    def due(self, now: datetime, limit: int) -> Sequence[str]:
-        """Keys of runs that are to be submitted, the longest due first."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                select(run.c.run_key)
-                .where(run.c.due_at <= micros(now), run.c.lease_until < micros(now))
-                .order_by(run.c.due_at)
-                .limit(limit)
-            )
-            return [row.run_key for row in rows]
-
     def in_backends(self) -> Sequence[RunRecord]:
         """Those that a backend has and that have not ended."""
         return self._all(select(run).where(run.c.state.in_(IN_BACKEND)).order_by(run.c.id))
+
+    def awaited(self) -> Collection[str]:
+        """The backends of which somebody waits for an answer to a submission."""
+        with self._database.read() as connection:
+            return set(connection.scalars(select(run.c.backend).where(run.c.state == State.SUBMITTING).distinct()))
 
     def to_cancel(self) -> Sequence[RunRecord]:
         """Those that a person cancelled and that have not ended."""

@@ -7,6 +7,7 @@ named after it; `run_transition` and `delivery` are only ever appended to.
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -155,7 +157,18 @@ run = Table(
     _time("cancel_asked_at", nullable=True),
     _time("recorded_at", nullable=True),
     *_claim(),
+    _text("subject"),
+    Column("caching", Boolean),
+    _text("service_account"),
+    _text("pipeline_root"),
+    _text("package"),
+    Column("upload", Boolean, nullable=False, server_default=false()),
+    Column("document", JSON, nullable=False, server_default="{}"),
+    _text("retry_of"),
+    _text("cancel_reason"),
+    _time("cancel_sent_at", nullable=True),
     Index(None, "state"),
+    Index(None, "rule", "subject"),
     Index(None, "rule", "id"),
     Index(None, "lock", "state"),
 )
@@ -180,6 +193,31 @@ lock = Table(
     Column("slot", Integer, primary_key=True),
     Column("run_key", String(26), ForeignKey("run.run_key"), nullable=False, unique=True),
     _time("taken_at"),
+)
+
+double = Table(
+    "double",
+    metadata,
+    Column("backend", Text, primary_key=True),
+    Column("backend_id", Text, primary_key=True),
+    Column("run_key", String(26), ForeignKey("run.run_key"), nullable=False, index=True),
+    _time("found_at"),
+    _time("cancelled_at", nullable=True),
+)
+
+package = Table(
+    "package",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    _time("kept_at"),
+)
+
+bucket = Table(
+    "bucket",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _time("full_at"),
 )
 
 lineage_edge = Table(

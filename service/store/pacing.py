@@ -1,0 +1,27 @@
+"""A token bucket for each backend, shared by every process through the store.
+
+Kept as one time (GCRA): the instant at which the bucket will be full again. A token moves it on by one interval; it
+may lie at most a burst's worth of intervals ahead of now.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select, update
+
+from service.ledger import Rate
+from service.store.database import micros
+from service.store.tables import bucket
+
+
+def take(connection: Connection, name: str, rate: Rate, now: datetime) -> bool:
+    """Take a token inside the caller's transaction, which holds the write lock; False when there is none."""
+    interval = int(1e6 / rate.per_second)
+    found = connection.scalar(select(bucket.c.full_at).where(bucket.c.name == name).with_for_update())
+    full_at = max(found or 0, micros(now)) + interval
+    if full_at - micros(now) > interval * rate.burst:
+        return False
+    if found is None:
+        connection.execute(insert(bucket).values(name=name, full_at=full_at))
+    else:
+        connection.execute(update(bucket).where(bucket.c.name == name).values(full_at=full_at))
+    return True
