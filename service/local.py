@@ -3,6 +3,9 @@
 Fits `ports.Backend`. A run is the folder `runs/<run key>`; `service.localrun`, started here, owns it from then on, so
 that runs outlive the API, the workers and Redis. State is derived from the folder alone: nothing is remembered here,
 and any number of processes may call at once and be killed anywhere. Packages are read by `service.localpackages`.
+
+A job's `experiment`, `caching`, `service_account` and `pipeline_root` mean nothing here: there is no cache and no
+cluster, a run's artifacts lie in its folder, and its credentials are the environment that `local.env` lets through.
 """
 
 import contextlib
@@ -19,11 +22,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from service import localcheck
 from service.errors import Permanent, Temporary
+from service.ledger import Rate
 from service.lifecycle import State
-from service.localpackages import Packages
+from service.localpackages import Packages, cannot_run
 from service.localrun import ACTIVE, CANCELLED, JOB, LOCK, LOG, PACKAGE, RESULT, STARTED
-from service.ports import Job, Observed, Pipeline
+from service.packages import compiled
+from service.ports import Defaults, Finding, Job, Look, Observed, Pipeline, Version
 
 _GUARDIAN = Path(__file__).with_name("localrun.py")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -37,11 +43,13 @@ class LocalBackend:
 
     kind = "local"
     settle = 0.0  #: `find` is exact: the folder tells
+    rate: Rate | None = None
 
     def __init__(
         self, packages: Path, runs: Path, leash: Path | None, max_parallel: int, env: Mapping[str, str]
     ) -> None:
         """`env` is all that a run sees of the environment; without a `leash` a run is bound to no supervisor."""
+        self.defaults = Defaults()
         self._packages = Packages(packages)
         self._runs = runs.absolute()
         self._leash = leash
@@ -53,12 +61,12 @@ class LocalBackend:
         """The pipeline behind `name@version`, or `name@latest`; Permanent when there is none."""
         return self._packages.pipeline(reference)
 
-    def find(self, run_key: str) -> str | None:
-        """The run key when the run has begun; None when it surely has not."""
+    def find(self, run_key: str) -> Sequence[str]:
+        """The run key when the run has begun; nothing when it surely has not."""
         if not (run := self._run(run_key)).exists():
-            return None
+            return []
         with _disk_troubles(), _turn(run) as lock:
-            return run_key if lock is None else None
+            return [run_key] if lock is None else []
 
     def has_room(self) -> bool:
         """Whether another run may begin now. A guess, taken without a lock: `create` decides."""
@@ -78,10 +86,10 @@ class LocalBackend:
                         self._start(run, lock)
         return job.run_key
 
-    def observe(self, backend_ids: Sequence[str]) -> Mapping[str, Observed]:
+    def observe(self, backend_ids: Sequence[str], *, awaited: bool = False) -> Look:  # noqa: ARG002 - of the port
         """Costs one small read for a run that ended."""
         self._reap()
-        return {one: _observe(self._run(one)) for one in backend_ids}
+        return Look(seen={one: _observe(self._run(one)) for one in backend_ids})
 
     def cancel(self, backend_id: str) -> None:
         """A mark that the guardian sees within half a second; no signal, whose number may be another's by now."""
@@ -89,6 +97,28 @@ class LocalBackend:
         if run.exists() and not (run / RESULT).exists():
             with _disk_troubles():
                 (run / CANCELLED).touch()
+
+    def retry(self, backend_id: str) -> None:
+        """Never: a folder is one execution."""
+        raise Permanent(f"a local run is not taken up again: start {backend_id} again with `runs retry --new`")
+
+    def link(self, backend_id: str) -> str:  # noqa: ARG002  # the port's
+        """There is no page."""
+        return ""
+
+    def versions(self, name: str = "") -> Sequence[Version]:
+        """The folder's packages."""
+        with _disk_troubles():
+            return self._packages.versions(name)
+
+    def push(self, name: str, version: str, content: bytes) -> bool:
+        """As a file of the folder."""
+        with _disk_troubles():
+            return self._packages.push(name, version, content)
+
+    def check(self) -> Sequence[Finding]:
+        """What runs need here: kfp, a place, packages."""
+        return [*localcheck.check(self._runs), *self._packages.check()]
 
     def log(self, backend_id: str) -> str:
         """The last MiB of what it printed, without colours."""
@@ -134,12 +164,21 @@ class LocalBackend:
 
     def _prepare(self, run: Path, job: Job) -> None:
         """The run keeps its own copy of all it needs; half-written files are written anew, for it has not begun."""
-        (run / PACKAGE).write_bytes(self._packages.content(job.pipeline))
+        (run / PACKAGE).write_bytes(self._content(job))
         types = {name: one.type for name, one in job.pipeline.inputs.items()}
         plain = {"run_key": job.run_key, "display_name": job.display_name, "digest": job.pipeline.digest}
         plain["pipeline"] = f"{job.pipeline.name}@{job.pipeline.version}"
         told = {**plain, "params": dict(job.params), "types": types, "time_limit": job.time_limit}
         (run / JOB).write_text(json.dumps(told))
+
+    def _content(self, job: Job) -> bytes:
+        """What the job brings along, or what the folder has of it; Permanent when kfp.local could not run it."""
+        content = job.package.content if job.package else self._packages.content(job.pipeline)
+        if (package := compiled(content, job.pipeline.reference)).containers:
+            raise Permanent(cannot_run(package))
+        if job.package and job.package.upload:
+            self._packages.push(job.pipeline.name, job.pipeline.version, content)
+        return content
 
     def _start(self, run: Path, lock: int) -> None:
         """The guardian inherits the held lock; it closes its standard output when it has noted that it began."""

@@ -14,7 +14,8 @@ from service.localpackages import Packages
 
 def package(folder: Path, reference: str, *, mark: str = "", **inputs: dict[str, Any]) -> Path:
     path = folder / f"{reference}.yaml"
-    path.write_text(yaml.safe_dump({"root": {"inputDefinitions": {"parameters": inputs}}, "mark": mark}))
+    root = {"inputDefinitions": {"parameters": inputs}}
+    path.write_text(yaml.safe_dump({"pipelineInfo": {"name": "p"}, "root": root, "mark": mark}))
     return path
 
 
@@ -48,6 +49,8 @@ def test_latest_is_the_greatest_version_number_or_else_the_youngest_file(
         os.utime(package(tmp_path, f"p@{version}"), (age, age))
     package(tmp_path, "other@v9")
     assert Packages(tmp_path).pipeline("p@latest").version == latest
+    assert [one.version for one in Packages(tmp_path).versions("p")] == [latest, *sorted(set(versions) - {latest})]
+    assert [one.pipeline for one in Packages(tmp_path).versions()] == ["other", *["p"] * len(versions)]
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
@@ -75,11 +78,32 @@ def test_a_reference_is_no_path(tmp_path: Path, reference: str) -> None:
         Packages(tmp_path).pipeline(reference)
 
 
-@pytest.mark.parametrize("text", ["", "{", "- a", "root: 3", "a: b", "root: {inputDefinitions: {parameters: {a: {}}}}"])
-def test_a_file_that_is_no_pipeline_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "p@v1.yaml").write_text(text)
-    with pytest.raises(Permanent, match=r"p@v1\.yaml is not a compiled KFP v2 pipeline"):
-        Packages(tmp_path).pipeline("p@v1")
+def test_a_file_that_is_no_package_is_named_and_left_out_of_the_list(tmp_path: Path) -> None:
+    package(tmp_path, "p@v1")
+    (tmp_path / "q@v1.yaml").write_text("root: 3")
+    with pytest.raises(Permanent, match=r"q@v1\.yaml is not a compiled KFP v2 pipeline"):
+        Packages(tmp_path).pipeline("q@v1")
+    assert [one.pipeline for one in Packages(tmp_path).versions()] == ["p"]
+    assert [(one.what, one.good) for one in Packages(tmp_path).check()] == [("packages", True), ("package q@v1", False)]
+
+
+def test_a_version_is_written_once(tmp_path: Path) -> None:
+    content = package(tmp_path, "p@v1").read_bytes()
+    packages = Packages(tmp_path / "made")
+    assert packages.push("p", "v1", content) is True
+    assert packages.push("p", "v1", b"# another text\n" + content) is False
+    with pytest.raises(Permanent, match="p@v1 is there with other content: give changed content a new version"):
+        packages.push("p", "v1", content.replace(b"mark: ''", b"mark: x"))
+    assert (tmp_path / "made/p@v1.yaml").read_bytes() == content
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["p@v1.yaml"]
+
+
+@pytest.mark.parametrize(("name", "version"), [("../p", "v1"), ("p", "../v1"), ("p", "latest"), ("p@v1", "v1")])
+def test_a_version_that_is_no_name_is_not_written(tmp_path: Path, name: str, version: str) -> None:
+    content = package(tmp_path, "p@v1").read_bytes()
+    with pytest.raises(Permanent):
+        Packages(tmp_path / "made").push(name, version, content)
+    assert not (tmp_path / "made").exists()
 
 
 LOG = """\

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from service.errors import Permanent, Temporary
 from service.lifecycle import State
 from service.local import LocalBackend
-from service.ports import Job, Observed
+from service.ports import Job, Observed, Package
 
 PIPELINES = """
 from typing import NamedTuple
@@ -80,7 +81,15 @@ def sleeps():
 def counts():
     count()
 
-for one in (adds, fails, leaves, sleeps, counts):
+@dsl.container_component
+def echo():
+    return dsl.ContainerSpec(image="alpine", command=["echo"], args=["hello"])
+
+@dsl.pipeline(name="contains")
+def contains():
+    echo()
+
+for one in (adds, fails, leaves, sleeps, counts, contains):
     compiler.Compiler().compile(one, f"{one.name}@v1.yaml")
 """
 
@@ -111,7 +120,7 @@ class Runs:
         return self.folder / key
 
     def observe(self, key: str) -> Observed:
-        return self.backend.observe([key])[key]
+        return self.backend.observe([key]).seen[key]
 
     def end(self, key: str) -> Observed:
         until(lambda: self.observe(key).state not in {State.SUBMITTED, State.RUNNING})
@@ -196,12 +205,39 @@ def test_a_run_sees_no_more_of_the_environment_than_it_is_given(runs: Runs, monk
 def test_a_change_of_the_package_after_the_decision_is_refused(runs: Runs, tmp_path: Path) -> None:
     mine = Runs(tmp_path, tmp_path / "runs")
     source = runs.backend.pipeline("counts@v1")
-    (tmp_path / "counts@v1.yaml").write_text("root: {}")
+    (tmp_path / "counts@v1.yaml").write_text("{pipelineInfo: {name: counts}, root: {}}")
     job = mine.job("k", "counts")
-    (tmp_path / "counts@v1.yaml").write_text("root: {dag: {}}")
+    (tmp_path / "counts@v1.yaml").write_text("{pipelineInfo: {name: counts}, root: {dag: {}}}")
     assert job.pipeline.digest != source.digest
     with pytest.raises(Permanent, match="other content"):
         mine.backend.create(job)
+
+
+def test_a_job_s_own_package_runs_though_the_folder_has_none(runs: Runs, packages: Path, tmp_path: Path) -> None:
+    mine = Runs(tmp_path / "none", tmp_path / "mine")
+    for key, upload in (("k", False), ("l", True)):
+        package = Package(content=(packages / "counts@v1.yaml").read_bytes(), upload=upload)
+        mine.backend.create(replace(runs.job(key, "counts"), package=package))
+        assert mine.end(key).state == State.SUCCEEDED
+        assert [one.version for one in mine.backend.versions("counts")] == (["v1"] if upload else [])
+
+
+def test_a_step_that_only_runs_in_a_container_is_refused_before_it_starts(runs: Runs) -> None:
+    with pytest.raises(Permanent, match=r"contains has steps that only run in a container \(echo\)"):
+        runs.start("k", "contains")
+    assert runs.backend.find("k") == []
+    assert runs.backend.has_room()
+
+
+def test_a_local_run_is_not_taken_up_again(runs: Runs) -> None:
+    with pytest.raises(Permanent, match="runs retry --new"):
+        runs.backend.retry("k")
+
+
+def test_a_check_names_what_cannot_run_here(runs: Runs) -> None:
+    found = {one.what: one for one in runs.backend.check()}
+    assert [name for name, one in found.items() if not one.good] == ["package contains@v1"]
+    assert f"{importlib.metadata.version('kfp')} with Python" in found["kfp"].detail
 
 
 def test_many_creates_at_once_make_one_execution(runs: Runs) -> None:
@@ -213,7 +249,7 @@ def test_many_creates_at_once_make_one_execution(runs: Runs) -> None:
         thread.join()
     assert runs.end("k").state == State.SUCCEEDED
     runs.backend.create(job)
-    assert runs.backend.find("k") == "k"
+    assert runs.backend.find("k") == ["k"]
     assert (runs.folder / "counted").read_text() == "once\n"
 
 
@@ -292,7 +328,7 @@ def test_no_more_runs_at_once_than_allowed(runs: Runs) -> None:
         runs.start(key, "sleeps")
     with pytest.raises(Temporary, match="4 local runs are under way"):
         runs.start("e", "counts")
-    assert runs.backend.find("e") is None
+    assert runs.backend.find("e") == []
     runs.backend.cancel("a")
     runs.end("a")
     until(lambda: not (runs.folder / ".active/a").exists())
@@ -305,7 +341,7 @@ def test_no_more_runs_at_once_than_allowed(runs: Runs) -> None:
 
 def test_what_was_removed_is_gone_and_a_bad_key_is_refused(runs: Runs) -> None:
     assert runs.observe("never").state == State.GONE
-    assert runs.backend.find("never") is None
+    assert runs.backend.find("never") == []
     assert runs.backend.log("never") == ""
     with pytest.raises(Permanent, match="not a run key"):
         runs.backend.find("../etc")
