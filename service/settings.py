@@ -6,6 +6,7 @@
 
 import difflib
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +85,33 @@ class LocalSettings(_Group):
     )
 
 
+class BackendSettings(_Group):
+    """A Kubeflow Pipelines API server that runs are sent to, under a name that rules use (`[backends.NAME]`)."""
+
+    endpoint: str = Field(
+        description="http(s)://host:port of the API server, or the path of a gateway that leads to it"
+    )
+    namespace: str = Field("", description="of the profile, on a multi-user Kubeflow; empty on a single-user one")
+    ui: str = Field("", description="address of the KFP UI, for links; empty: the endpoint")
+    token: SecretStr | None = Field(None, description="bearer token")
+    token_file: Path | None = Field(None, description="file with the bearer token; read again when it changes")
+    service_account: bool = Field(False, description="in a cluster: the projected service account token of the pod")
+    cookies: SecretStr | None = Field(None, description="Cookie header, as of a Dex login")
+    cookies_file: Path | None = Field(None, description="file with it; read again when it changes")
+    ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
+    verify_tls: bool = True
+    timeout: float = Field(20.0, gt=0, description="seconds that one call may take; less than the lease and settle")
+    settle: float | None = Field(None, ge=0, description="seconds; none: pace.settle")
+    rate: float = Field(5.0, ge=0, description="runs made per second, by all workers together; 0: unlimited")
+    burst: int = Field(10, gt=0, description="runs that may be made at once after a quiet time")
+    polls: int = Field(60, gt=0, description="calls per minute that watching may cost")
+    experiment: str = Field("Default", description="of runs whose rule names none; made when absent")
+    caching: bool | None = Field(None, description="none: as the pipeline was compiled")
+    run_as: str = Field("", description="Kubernetes service account of the pods of a run; empty: KFP's default")
+    pipeline_root: str = Field("", description="where artifacts go; empty: KFP's default")
+    time_limit: float = Field(86_400.0, gt=0, description="seconds; of a run whose rule has none")
+
+
 class ObjectSettings(_Group):
     """The S3 store that events tell of and reports go to."""
 
@@ -148,7 +176,9 @@ def _up(path: Path) -> dict[str, str]:
 
 def _read_files(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, value in environ.items():
-        if not (name.startswith(PREFIX) and name.endswith("_FILE")) or name.startswith(ELSEWHERE):
+        # A backend's files are settings of their own: they are read again and again.
+        plainly = name.startswith((*ELSEWHERE, f"{PREFIX}BACKENDS__"))
+        if plainly or not (name.startswith(PREFIX) and name.endswith("_FILE")):
             yield name, value
             continue
         plain = name.removesuffix("_FILE")
@@ -168,13 +198,19 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     unknown = [
         f"  {name}: there is no such setting{_near(name, known)}"
         for name in sorted(environ)
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not name.startswith(ELSEWHERE)
+        if name.upper().startswith(PREFIX) and _plainly(name.upper()) not in known and not name.startswith(ELSEWHERE)
     ]
     if unknown:
         raise Refused("settings that cannot be used:\n" + "\n".join(unknown))
 
 
+def _plainly(name: str) -> str:
+    """A backend's variable with NAME for the backend's own."""
+    return re.sub(f"^{PREFIX}BACKENDS__(?:(?!__).)+__", f"{PREFIX}BACKENDS__NAME__", name)
+
+
 def _variables() -> Iterator[str]:
+    yield from (f"{PREFIX}BACKENDS__NAME__{name.upper()}" for name in BackendSettings.model_fields)
     for name, field in Settings.model_fields.items():
         yield f"{PREFIX}{name.upper()}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, _Group):
@@ -202,6 +238,9 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     broker: BrokerSettings = BrokerSettings()
     local: LocalSettings = LocalSettings()
+    backends: dict[str, BackendSettings] = Field(
+        {}, description="Kubeflow Pipelines by name; `local` is always there, and `default` is it unless named here"
+    )
     objects: ObjectSettings = ObjectSettings()
     mlflow: MlflowSettings = MlflowSettings()
     pace: PaceSettings = PaceSettings()
@@ -246,9 +285,11 @@ def load(home: Path | None = None) -> Settings:
     local = settings.local.model_copy(update={"packages": found / settings.local.packages})
     objects = settings.objects.model_copy(update=_aws(settings.objects, os.environ))
     _check_addresses(store, objects)
+    backends = {name: _backend(found, name, one, settings.pace) for name, one in settings.backends.items()}
     tracking = settings.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     mlflow = settings.mlflow.model_copy(update={"tracking_uri": tracking})
-    return settings.model_copy(update={"store": store, "local": local, "objects": objects, "mlflow": mlflow})
+    changed = {"store": store, "local": local, "objects": objects, "mlflow": mlflow, "backends": backends}
+    return settings.model_copy(update=changed)
 
 
 def _said(item: Any) -> str:
@@ -257,8 +298,33 @@ def _said(item: Any) -> str:
         return str(item["msg"])
     kind: Any = Settings
     for step in item["loc"][:-1]:
-        kind = kind.model_fields[step].annotation
+        kind = BackendSettings if kind == dict[str, BackendSettings] else kind.model_fields[step].annotation
     return f"there is no such setting{_near(str(item['loc'][-1]), list(kind.model_fields))}"
+
+
+def _backend(home: Path, name: str, given: BackendSettings, pace: PaceSettings) -> BackendSettings:
+    """With its files' paths absolute; Refused with what would not work."""
+    parts = urlsplit(given.endpoint)
+    settle = pace.settle if given.settle is None else given.settle
+    problem = ""
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        problem = "endpoint: must look like http://host:8888 or https://host/pipeline"
+    elif parts.username or parts.password:
+        problem = "endpoint: holds a password; give a token or cookies"
+    elif not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
+        problem = "is no name for a backend: lower-case letters, digits, - and _"
+    elif sum(map(bool, (given.token, given.token_file, given.service_account))) > 1:
+        problem = "give one of token, token_file and service_account"
+    elif given.timeout >= min(pace.lease, settle):
+        problem = "timeout: must be less than pace.lease and settle, or an answer comes after another may have asked"
+    if problem:
+        raise Refused(f"settings that cannot be used:\n  backends.{name}.{problem}")
+    files = {
+        key: home / path
+        for key in ("token_file", "cookies_file", "ca_file")
+        if (path := getattr(given, key)) is not None
+    }
+    return given.model_copy(update=files | {"settle": settle, "endpoint": given.endpoint.rstrip("/")})
 
 
 def _check_addresses(store: StoreSettings, objects: ObjectSettings) -> None:
