@@ -11,10 +11,10 @@ BIN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test lint fmt clean
+.PHONY: help setup parts demo test test-kfp image lint fmt clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SYNCED)  ## the environment, from the lock
 
@@ -34,6 +34,13 @@ demo: parts  ## the whole story on real parts; STAY=1 keeps it running
 
 test: parts lint  ## everything that CI runs
 	$(BIN)/pytest
+
+test-kfp: setup  ## what we need of a KFP API server, tried on one: ENDPOINT=http://… [NAMESPACE= TOKEN_FILE= COOKIES_FILE= CA_FILE= WAIT=]
+	KFP_ENDPOINT="$(ENDPOINT)" KFP_NAMESPACE="$(NAMESPACE)" KFP_TOKEN_FILE="$(TOKEN_FILE)" \
+	KFP_COOKIES_FILE="$(COOKIES_FILE)" KFP_CA_FILE="$(CA_FILE)" KFP_WAIT="$(WAIT)" $(BIN)/pytest tests/contract
+
+image:  ## the image of pipeline steps: TAG=REF [BASE_IMAGE=REF] [TOOL=docker|podman|buildah]
+	@deploy/image/build --tag "$(TAG)" $(if $(TOOL),--tool $(TOOL)) $(if $(BASE_IMAGE),BASE_IMAGE=$(BASE_IMAGE))
 
 lint: setup  ## style, types, who may import whom
 	$(BIN)/ruff check .

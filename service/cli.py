@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands import events, fire, look, processes, rules, runs, start
+from service.commands import doctor, events, fire, look, pipelines, processes, rules, runs, start
 
 app = typer.Typer(
     name="kfp-triggers",
@@ -40,6 +40,8 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(look.lineage_app, name="lineage")
 app.command()(look.verify)
 app.add_typer(rules.app, name="rules")
+app.add_typer(pipelines.app, name="pipelines")
+app.command()(doctor.doctor)
 app.command()(fire.fire)
 
 

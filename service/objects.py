@@ -3,6 +3,7 @@
 Fits `service.ports.Objects`. Keys are opaque: never a path of ours but under a report prefix that we made.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -69,6 +70,21 @@ class S3Objects:
                 response.close()
                 response.release_conn()
         return max(lines - 1, 0)
+
+    def put(self, uri: str, body: bytes) -> None:
+        """Write a JSON document. A bucket that is not there yet is a person's to make: ask again."""
+        if uri.startswith("file://"):
+            file = Path(unquote(urlsplit(uri).path))
+            with _translated(uri):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(body)
+            return
+        bucket, key = split(uri)
+        try:
+            with _translated(uri):
+                self._minio.put_object(bucket, key, io.BytesIO(body), len(body), content_type="application/json")
+        except Permanent as error:
+            raise Temporary(f"cannot write {uri}: is there a bucket {bucket}?", delay=30) from error
 
     def reports(self, prefix: str) -> Mapping[str, bytes]:
         """Every `.json` right under the prefix, by its name; those that are too large are left out."""

@@ -17,6 +17,8 @@ from service import metrics
 from service.errors import Permanent, Temporary
 from service.ledger import Leases
 from service.log import logger
+from service.packagefiles import of_home
+from service.packages import compiled
 from service.ports import Backend, Clock, InForce
 from triggers.rules.load import load_rules
 from triggers.rules.model import RuleSet
@@ -169,7 +171,12 @@ class RuleBook:
         """What a pipeline takes, None when its backend cannot be asked now, or a text when there is none."""
         if backend not in self._backends:
             return f"there is no backend `{backend}`; there is {', '.join(sorted(self._backends))}"
+        kind, _, path = reference.partition(":")
+        if kind == "commit":  # known when it is pushed
+            return None
         try:
+            if kind == "package":
+                return compiled(of_home(self._home, path), path).inputs
             return self._backends[backend].pipeline(reference).inputs
         except Permanent as error:
             return error.detail

@@ -36,7 +36,14 @@ class MlflowRegistry:
         found = self._ask("search_model_versions", f"tags.run_key = '{run_key}'")
         return [_version(item, "") for item in found]
 
-    def _ask(self, method: str, *arguments: str) -> Any:
+    def runs_tagged(self, run_key: str) -> Sequence[str]:
+        """The ids of MLflow's runs with the tag `run_key`, in whichever experiment; none when there is no registry."""
+        if not self._uri:
+            return ()
+        everywhere = [one.experiment_id for one in self._ask("search_experiments")]
+        return [one.info.run_id for one in self._ask("search_runs", everywhere, f"tags.run_key = '{run_key}'")]
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
         if not self._uri:
             raise Temporary("no model registry is configured: set KFP_TRIGGERS_MLFLOW__TRACKING_URI", delay=30)
         from mlflow.exceptions import MlflowException  # noqa: PLC0415  # slow import, see the module's head

@@ -14,10 +14,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from service.broker import CeleryBell, InlineBell, NoBell, celery_app
+from service.commits import Commits
 from service.flow.steps import step
+from service.kubeflow import KubeflowBackend
 from service.ledger import Arrival
 from service.local import LocalBackend
 from service.objects import S3Objects
+from service.packagefiles import Files
 from service.ports import App, Backend, Bell
 from service.records import Accepted
 from service.rulebook import RuleBook
@@ -77,17 +80,18 @@ def _bell(settings: Settings, app: App) -> CeleryBell | InlineBell:
 
 def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted], bell: Bell, *, decides: bool) -> App:
     clock = SystemClock()
-    backends = local_backends(settings)
+    found = backends(settings)
     registry = MlflowRegistry(settings.mlflow)
     if decides:
         threading.Thread(target=registry.warm, daemon=True).start()
     return App(
         ledger=store,
         accept=accept,
-        rules=RuleBook(settings.home, backends, clock, every=settings.pace.reload, kept=store.leases),
-        backends=backends,
+        rules=RuleBook(settings.home, found, clock, every=settings.pace.reload, kept=store.leases),
+        backends=found,
         registry=registry,
         objects=S3Objects(settings.objects),
+        packages=Files(settings.home, Commits(settings.data / "commits", settings.home)),
         bell=bell,
         clock=clock,
         pace=settings.pace,
@@ -99,21 +103,21 @@ def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted]
 
 def rulebook(settings: Settings) -> RuleBook:
     """The rule files alone, for commands that need no store."""
-    return RuleBook(settings.home, local_backends(settings), SystemClock(), every=settings.pace.reload)
+    return RuleBook(settings.home, backends(settings), SystemClock(), every=settings.pace.reload)
 
 
-def local_backends(settings: Settings) -> Mapping[str, Backend]:
-    """The backends by name: in this version one, `default`, of kind local."""
+def backends(settings: Settings) -> Mapping[str, Backend]:
+    """The backends by name. `local` is always there; `default` is it, too, unless the settings name another."""
     local = settings.local
-    return {
-        "default": LocalBackend(
-            packages=local.packages,
-            runs=settings.data / "runs",
-            leash=local.leash,
-            max_parallel=local.max_parallel,
-            env=run_environment(settings, os.environ),
-        )
-    }
+    here = LocalBackend(
+        packages=local.packages,
+        runs=settings.data / "runs",
+        leash=local.leash,
+        max_parallel=local.max_parallel,
+        env=run_environment(settings, os.environ),
+    )
+    there = {name: KubeflowBackend(name, one) for name, one in settings.backends.items()}
+    return {"local": here, "default": here} | there
 
 
 def run_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

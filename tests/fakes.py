@@ -10,7 +10,19 @@ from datetime import UTC, datetime, timedelta
 
 from service.errors import Permanent, Temporary
 from service.lifecycle import State
-from service.ports import Job, ModelVersion, ObjectInfo, Observed, Pipeline
+from service.ports import (
+    Defaults,
+    Finding,
+    Job,
+    Look,
+    ModelVersion,
+    ObjectInfo,
+    Observed,
+    Pipeline,
+    Rate,
+    Sighting,
+    Version,
+)
 from triggers.schema import Input
 
 TEXT = Input(type="STRING", optional=False)
@@ -59,6 +71,11 @@ class FakeBackend:
     after_create: Exception | Killed | None = None  #: raised once, with the run made
     away: bool = False
     room: int = 1_000  #: runs that it takes at a time
+    rate: Rate | None = None
+    defaults: Defaults = field(default_factory=Defaults)
+    jobs: list[Job] = field(default_factory=list)
+    retried: list[str] = field(default_factory=list)
+    stale: bool = False  #: it shows no run that it was not asked about by its id
 
     def has_room(self) -> bool:
         return sum(one.state is State.RUNNING for one in self.seen.values()) < self.room
@@ -70,10 +87,10 @@ class FakeBackend:
             raise Permanent(f"there is no {reference}; there is {SCORING.reference}")
         return SCORING
 
-    def find(self, run_key: str) -> str | None:
+    def find(self, run_key: str) -> Sequence[str]:
         if self.away:
             raise Temporary("the backend does not answer")
-        return next((backend_id for key, backend_id in self.created if key == run_key), None)
+        return [] if self.stale else [backend_id for key, backend_id in self.created if key == run_key]
 
     def create(self, job: Job) -> str:
         if problem := self.before_create:
@@ -81,23 +98,46 @@ class FakeBackend:
             raise problem
         backend_id = f"id-{len(self.created)}"
         self.created.append((job.run_key, backend_id))
+        self.jobs.append(job)
         self.seen[backend_id] = Observed(state=State.RUNNING)
         if problem := self.after_create:
             self.after_create = None
             raise problem
         return backend_id
 
-    def observe(self, backend_ids: Sequence[str]) -> Mapping[str, Observed]:
+    def observe(self, backend_ids: Sequence[str], *, awaited: bool = False) -> Look:
         if self.away:
             raise Temporary("the backend does not answer")
-        return {one: self.seen.get(one, Observed(state=State.GONE)) for one in backend_ids}
+        seen = {one: self.seen.get(one, Observed(state=State.GONE)) for one in backend_ids}
+        others = [
+            Sighting(backend_id=one, run_key=key, observed=self.seen[one])
+            for key, one in self.created
+            if one not in seen and self.seen[one].state is State.RUNNING and not self.stale
+        ]
+        return Look(seen=seen, others=others)
 
     def cancel(self, backend_id: str) -> None:
         self.cancelled.append(backend_id)
         self.seen[backend_id] = Observed(state=State.CANCELLED)
 
+    def retry(self, backend_id: str) -> None:
+        self.retried.append(backend_id)
+        self.seen[backend_id] = Observed(state=State.RUNNING)
+
     def log(self, backend_id: str) -> str:
         return f"log of {backend_id}"
+
+    def link(self, backend_id: str) -> str:
+        return ""
+
+    def versions(self, name: str = "") -> Sequence[Version]:
+        return [Version(pipeline="scoring", version="v1", digest=SCORING.digest, created_at=None)]
+
+    def push(self, name: str, version: str, content: bytes) -> bool:
+        raise Permanent("this one takes no pipelines")
+
+    def check(self) -> Sequence[Finding]:
+        return [Finding(what="reachable", good=not self.away, detail="")]
 
     def end(self, state: State = State.SUCCEEDED, error: str = "") -> None:
         """Everything that runs ends so."""
@@ -112,6 +152,7 @@ class FakeRegistry:
 
     version: int = 3
     away: bool = False
+    traced: bool = False  #: it has a run of its own with the tag
 
     def by_alias(self, name: str, alias: str) -> ModelVersion:
         if self.away:
@@ -124,6 +165,11 @@ class FakeRegistry:
         if self.away:
             raise Temporary("the registry does not answer")
         return ()
+
+    def runs_tagged(self, run_key: str) -> Sequence[str]:
+        if self.away:
+            raise Temporary("the registry does not answer")
+        return ["r1"] if self.traced else ()
 
 
 @dataclass
@@ -148,10 +194,18 @@ class FakeObjects:
     def rows(self, uri: str, version_id: str = "", *, at_most: int) -> int:
         return len([line for line in self._body(uri).splitlines() if line.strip()]) - 1
 
+    def put(self, uri: str, body: bytes) -> None:
+        if self.away:
+            raise Temporary("the object store does not answer")
+        self.found[uri] = body
+
     def reports(self, prefix: str) -> Mapping[str, bytes]:
         if self.away:
             raise Temporary("the object store does not answer")
-        return {uri.rsplit("/", 1)[1]: body for uri, body in self.found.items() if uri.startswith(f"{prefix}/")}
+        below = {
+            uri.removeprefix(f"{prefix}/"): body for uri, body in self.found.items() if uri.startswith(f"{prefix}/")
+        }
+        return {name: body for name, body in below.items() if "/" not in name}
 
     def _body(self, uri: str) -> bytes:
         if self.away:

@@ -9,9 +9,11 @@ from urllib.parse import quote_plus
 
 from fakes import FakeBackend, FakeBell, FakeClock, FakeObjects, FakeRegistry
 
+from service.commits import Commits
 from service.flow.steps import step
 from service.flow.sweep import sweep
 from service.flow.watch import watch
+from service.packagefiles import Files
 from service.ports import App
 from service.rulebook import RuleBook
 from service.settings import PaceSettings, StoreSettings
@@ -93,6 +95,7 @@ def made(tmp_path: Path) -> Iterator[World]:
         backends={"default": backend},
         registry=registry,
         objects=objects,
+        packages=Files(tmp_path, Commits(tmp_path / "commits", tmp_path)),
         bell=bell,
         clock=clock,
         pace=PaceSettings(),

@@ -47,10 +47,16 @@ def show_run(run_key: str, as_json: AsJson = False) -> None:
     with opened() as world:
         found = _run(world, run_key)
         moves = world.ledger.runs.transitions(run_key)
+        doubles = [one for one in world.ledger.runs.doubles() if one.run_key == run_key]
+        link = world.link(found)
     if as_json:
-        document(shown(found) | {"transitions": [shown(move) for move in moves]})
+        more = {"link": link, "doubles": [shown(one) for one in doubles]}
+        document(shown(found) | more | {"transitions": [shown(move) for move in moves]})
         return
-    fields(shown(found))
+    fields(shown(found) | {"link": link})
+    for one in doubles:
+        told = f"ended {one.cancelled_at:%H:%M:%S}" if one.cancelled_at else "is being ended"
+        say(f"found twice: {one.backend} also has it as {one.backend_id}, which {told}")
     print()
     table(("at", "from", "to", "reason", "detail"), [(m.at, m.before, m.after, m.reason, m.detail) for m in moves])
 
@@ -82,6 +88,32 @@ def cancel(run_key: str, as_json: AsJson = False) -> None:
         document(shown(found))
     else:
         print(f"run {run_key} will be cancelled; see `kfp-triggers runs show {run_key}`")
+
+
+@app.command()
+def retry(
+    run_key: str,
+    new: Annotated[
+        bool, typer.Option("--new", help="A new run of the same event; else the backend takes this one up again.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a failed or cancelled run again: in its backend under the same id, or --new as the next generation."""
+    from service.flow import retry as again
+    from service.records import document as shown
+
+    with opened(rings=True) as world:
+        before = _run(world, run_key)
+        made = again.anew(world, before) if new else None
+        if made is None:
+            again.retry(world, before)
+        found = _run(world, run_key)
+    if as_json:
+        document(shown(found) if made is None else shown(made))
+    elif made is None:
+        print(f"run {run_key} runs again; see `kfp-triggers runs show {run_key}`")
+    else:
+        print(f"run {run_key} will be started anew, as generation {made.generation}; see `kfp-triggers runs list`")
 
 
 def _run(world: "App", run_key: str) -> "RunRecord":

@@ -10,13 +10,13 @@ from service.ports import App
 
 def admit(app: App) -> None:
     """Give the free slots of every lock to those who waited longest."""
-    _tell(app, app.ledger.runs.admit(app.clock.now()))
+    _tell(app, app.ledger.queue.admit(app.clock.now()))
 
 
 def make_room(app: App, backend: str) -> None:
     """After a run's end in a backend: its lock's slot, and its place there."""
     admit(app)
-    _tell(app, app.ledger.runs.hurry(backend, app.clock.now()))
+    _tell(app, app.ledger.queue.hurry(backend, app.clock.now()))
 
 
 def _tell(app: App, run_keys: Iterable[str]) -> None:

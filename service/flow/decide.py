@@ -5,19 +5,22 @@ depend on. Rules are apart: one whose lookup does not answer waits alone. Called
 `service.flow.sweep` (found).
 """
 
+import hashlib
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 from service import metrics
-from service.errors import Permanent, Temporary
 from service.flow.admit import admit
 from service.flow.causes import causes_of
 from service.flow.look import look_up, plain
+from service.flow.resolve import Resolved, resolve
 from service.ledger import Ask, Judged
 from service.lifecycle import State
 from service.log import bound, logger
-from service.ports import App, InForce, Pipeline
+from service.ports import App, Defaults, InForce
 from service.records import EventRecord, RunRecord
+from triggers.event import Event
 from triggers.reason import Reason
 from triggers.rules.decision import Decision, Facts, Outcome, lock_of, plan, run_key
 from triggers.rules.decision import decide as judge
@@ -57,7 +60,8 @@ def decide_again(app: App, decision_id: str) -> None:
         in_force = app.rules.now()
         rule = in_force.rules.rules.get(decided.rule)
         causes = causes_of(app.ledger, item)
-        ask = _removed(in_force, decided.rule) if rule is None else _ask(app, in_force, rule, item, causes)
+        again = decided.generation
+        ask = _removed(in_force, decided.rule) if rule is None else _ask(app, in_force, rule, item, causes, again)
         judged = app.ledger.decisions.settle_again(decided, item, ask, holder=taken.holder, now=app.clock.now())
         if judged is not None:
             _tell(app, [judged])
@@ -72,28 +76,31 @@ def matching(in_force: InForce, item: EventRecord) -> Sequence[Rule]:
     return [rule for rule in in_force.rules.rules.values() if isinstance(match(rule, candidate), Match)]
 
 
-def _candidate(item: EventRecord) -> Candidate:
-    return Candidate(event=item.event, event_id=item.id, source=item.source)
+def _candidate(item: EventRecord, generation: int = 0) -> Candidate:
+    return Candidate(event=item.event, event_id=item.id, source=item.source, generation=generation)
 
 
-def _ask(app: App, in_force: InForce, rule: Rule, item: EventRecord, causes: Sequence[str]) -> Ask:
+def _ask(app: App, in_force: InForce, rule: Rule, item: EventRecord, causes: Sequence[str], generation: int = 0) -> Ask:
     """Fetch what the rule needs; what is left is pure."""
-    candidate = _candidate(item)
+    candidate = _candidate(item, generation)
     found = look_up(app, plan(rule, candidate))
-    pipeline = pipeline_of(app, rule)
+    resolved = resolve(app, in_force.sources, rule, candidate)
     report_uri = f"{app.reports}/{run_key(rule.name, item.id, candidate.generation)}"
 
     def judged(history: History) -> Judged:
         now = app.clock.now()
-        inputs = pipeline.inputs if isinstance(pipeline, Pipeline) else pipeline
+        inputs = resolved.pipeline.inputs if isinstance(resolved, Resolved) else resolved
         facts = Facts(lookups=found, history=history, inputs=inputs, report_uri=report_uri, now=now)
         made = judge(rule, candidate, facts)
         again = made.ask_again_at
         if made.outcome is Outcome.WAIT and again is None:
             again = now + PAUSED_AGAIN
-        run = None
-        if made.outcome is Outcome.RUN and isinstance(pipeline, Pipeline):
-            run = _run(rule, item, made, pipeline, causes, report_uri, now)
+        run, package = None, None
+        if made.outcome is Outcome.RUN and isinstance(resolved, Resolved):
+            defaults = app.backends[rule.run.backend].defaults
+            run = _run(rule, candidate, made, resolved, defaults)
+            run = replace(run, causes=[*causes, rule.name], report_uri=report_uri, created_at=now)
+            package = resolved.content
         return Judged(
             rule=rule.name,
             outcome=made.outcome,
@@ -104,71 +111,75 @@ def _ask(app: App, in_force: InForce, rule: Rule, item: EventRecord, causes: Seq
             lookups=plain(found),
             ask_again_at=again,
             run=run,
+            package=package,
         )
 
     return Ask(rule=rule.name, lock=lock_of(rule, candidate), causes=causes, judge=judged)
 
 
-def pipeline_of(app: App, rule: Rule) -> Pipeline | str | None:
-    """The pipeline as its backend resolves it now; None when it cannot be asked, a text when there is none."""
-    backend = app.backends.get(rule.run.backend)
-    if backend is None:
-        return f"no backend is named {rule.run.backend}"
-    try:
-        return backend.pipeline(rule.run.pipeline)
-    except Temporary:
-        return None
-    except Permanent as error:
-        return error.detail
-
-
-def _run(
-    rule: Rule,
-    item: EventRecord,
-    made: Decision,
-    pipeline: Pipeline,
-    causes: Sequence[str],
-    report_uri: str,
-    now: datetime,
-) -> RunRecord:
-    waits = bool(made.lock)
+def _run(rule: Rule, candidate: Candidate, made: Decision, resolved: Resolved, defaults: Defaults) -> RunRecord:
+    """What the decision asks for, without its causes and its time."""
+    waits, spec, pipeline, event = bool(made.lock), rule.run, resolved.pipeline, candidate.event
+    again = candidate.generation
     return RunRecord(
         id="",
         run_key=made.run_key,
         decision_id="",
-        event_id=item.id,
+        event_id=candidate.event_id,
         rule=rule.name,
-        generation=0,
+        generation=again,
         state=State.WAITING if waits else State.READY,
         reason=Reason.DECIDED,
         detail=f"for a slot of {made.lock}" if waits else "",
-        backend=rule.run.backend,
+        backend=spec.backend,
         backend_id="",
         pipeline=pipeline.name,
         pipeline_version=pipeline.version,
         pipeline_digest=pipeline.digest,
-        experiment=rule.run.experiment,
+        experiment=spec.experiment or defaults.experiment,
         params=made.params,
         reads=made.reads,
         writes=made.writes,
-        causes=[*causes, rule.name],
+        causes=[],
         as_of=made.as_of,
         lock=made.lock,
         lock_max=made.lock_max,
-        time_limit=rule.run.time_limit.total_seconds(),
-        display_name=display_name(rule.name, item.event.subject, made.run_key),
-        description=f"{item.event.type} {item.event.subject} by rule {rule.name}, event {item.id}"[:1000],
-        report_uri=report_uri,
-        created_at=now,
+        time_limit=(spec.time_limit or defaults.time_limit).total_seconds(),
+        display_name=display_name(rule.name, event.subject, made.run_key),
+        description=description(event, rule.name, candidate.event_id),
+        report_uri="",
+        created_at=event.time,
+        subject=event.subject,
+        caching=defaults.caching if spec.caching is None else spec.caching,
+        service_account=resolved.service_account or spec.service_account or defaults.service_account,
+        pipeline_root=spec.pipeline_root or defaults.pipeline_root,
+        package=hashlib.sha256(resolved.content).hexdigest() if resolved.content is not None else "",
+        upload=resolved.upload,
+        document=made.document,
+        retry_of=run_key(rule.name, candidate.event_id, again - 1) if again else "",
     )
 
 
 def display_name(rule: str, subject: str, key: str) -> str:
-    """Rule, the end of the subject, run key: in KFP's 255 characters, without 4-byte ones, which break its API."""
-    plain_subject = "".join(letter if letter.isprintable() and letter <= "￿" else "?" for letter in subject)
+    """Rule, the end of the subject, run key as its last word: in the 255 characters that KFP takes."""
+    plain = _plain(subject)
     room = 255 - len(rule) - len(key) - 6
-    short = plain_subject if len(plain_subject) <= room else "…" + plain_subject[-(room - 1) :]
+    short = plain if len(plain) <= room else "..." + plain[-(room - 3) :]
     return f"{rule} · {short} · {key}"
+
+
+def description(event: Event, rule: str, event_id: str) -> str:
+    """In one line: which event by which rule made the run, and where it came from."""
+    link = str(event.data.get("generator_url") or "")
+    if not link and event.data.get("sha"):
+        link = f"{event.data.get('clone_url', '')} {event.data['sha']}"
+    about = _plain(f"{event.type} {event.subject}")[:600]
+    return f"{about} by rule {rule}, event {event_id}" + (f", {_plain(link)[:300]}" if link else "")
+
+
+def _plain(text: str) -> str:
+    """Without 4-byte and control characters, on which KFP's API and database fail."""
+    return "".join(letter if letter.isprintable() and letter <= "\uffff" else "?" for letter in text)
 
 
 def _removed(in_force: InForce, name: str) -> Ask:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from service.flow.decide import pipeline_of
 from service.flow.look import look_up
-from service.ports import App, Pipeline
+from service.flow.resolve import Resolved, resolve
+from service.ports import App
 from triggers.errors import TriggerError
 from triggers.event import Delivery, Event, Verdict, key_of
 from triggers.rules.decision import Facts
@@ -88,8 +88,8 @@ def explain_live(rules: RuleSet, candidate: Candidate, app: App) -> list[dict[st
     """With the world's answers; limits are judged as if nothing had run before."""
 
     def facts(rule: Rule, planned: Planned) -> Facts:
-        pipeline = pipeline_of(app, rule)
-        inputs = pipeline.inputs if isinstance(pipeline, Pipeline) else pipeline
+        resolved = resolve(app, app.rules.now().sources, rule, candidate)
+        inputs = resolved.pipeline.inputs if isinstance(resolved, Resolved) else resolved
         found = look_up(app, planned)
         return Facts(
             lookups=found, history=History(), inputs=inputs, report_uri=f"{app.reports}/…", now=app.clock.now()

@@ -22,12 +22,13 @@ def record(app: App, item: RunRecord) -> None:
         try:
             reports = app.objects.reports(item.report_uri) if item.report_uri else {}
             versions = app.registry.tagged(item.run_key)
+            traced = app.registry.runs_tagged(item.run_key)
         except Temporary as error:
             logger.warning("record_later", detail=error.detail)
             return
         except Permanent as error:
             logger.warning("record_without_reports", detail=error.detail)
-            reports, versions = {}, ()
+            reports, versions, traced = {}, (), ()
         read = {name: _parse(name, body) for name, body in sorted(reports.items())}
         node = f"run:{item.run_key}"
         edges = [edge for report in read.values() for edge in edges_of(report, item.run_key)]
@@ -41,10 +42,27 @@ def record(app: App, item: RunRecord) -> None:
             )
             for found in versions
         ]
+        edges += [
+            Edge(source=node, relation="wrote", target=f"mlflow-run:{one}", run_key=item.run_key) for one in traced
+        ]
+        edges += _told_by_backend(item)
         summary = {name: summary_of(report) for name, report in read.items() if report}
         outputs = dict(item.outputs) | ({"reports": summary} if summary else {})
         app.ledger.runs.recorded(item.run_key, edges, outputs, app.clock.now())
         logger.info("run_recorded", reports=len(reports), edges=len(edges))
+
+
+def _told_by_backend(item: RunRecord) -> Iterator[Edge]:
+    """What the backend itself says of any run, also of a pipeline that reports nothing: artifacts and images."""
+    node = f"run:{item.run_key}"
+    artifacts = item.outputs.get("artifacts")
+    for name, artifact in list(artifacts.items())[:MAX_DATASETS] if isinstance(artifacts, dict) else []:
+        uri = artifact.get("uri") if isinstance(artifact, dict) else None
+        if isinstance(uri, str) and "://" in uri and not uri.startswith("file://"):
+            yield Edge(source=node, relation="wrote", target=uri, run_key=item.run_key, data={"artifact": name})
+    images = item.outputs.get("images")
+    for image in images[:MAX_DATASETS] if isinstance(images, list) else []:
+        yield Edge(source=f"image:{image}", relation="ran in", target=node, run_key=item.run_key)
 
 
 def _parse(name: str, body: bytes) -> Mapping[str, Any]:

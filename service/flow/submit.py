@@ -2,23 +2,37 @@
 
 The intent is committed before the backend is asked and the id after it answered. Whenever the backend may have been
 asked already, it is searched by run key first, after the time in which an unanswered request may still take effect.
-Called by `service.worker` (rung) and `service.flow.sweep` (found).
+A rule's runs on one subject are submitted in their order, and a backend is asked no faster than its rate allows: both
+are `queue.begin`'s word. Called by `service.worker` (rung) and `service.flow.sweep` (found).
 """
 
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from service import metrics
 from service.errors import Permanent, Temporary
 from service.flow.admit import admit
+from service.flow.job import document_of, job_of
 from service.ledger import Claim
 from service.lifecycle import State
 from service.log import bound, logger
-from service.ports import App, Backend, Job, Pipeline
-from service.records import RunRecord, Transition
+from service.ports import App, Backend, Job
+from service.records import Double, RunRecord, Transition
 from triggers.reason import Reason
 
 FULL_AGAIN = timedelta(seconds=30)  #: how often a run that waits for room looks by itself
+TRIES = 10  #: unclear answers to one run, each followed by a search that found none, after which it is given up
+
+
+@dataclass(frozen=True)
+class _Try:
+    """One try at one run, by whoever holds it."""
+
+    app: App
+    item: RunRecord  #: as it was before the claim: READY when it was never sent, SUBMITTING when it may have been
+    backend: Backend
+    taken: Claim
 
 
 def submit(app: App, run_key: str) -> None:
@@ -30,14 +44,14 @@ def submit(app: App, run_key: str) -> None:
     if backend is not None and _put_off(app, item, backend):
         return
     taken = app.claim()
-    before = app.ledger.runs.begin(item, taken)
+    before = app.ledger.queue.begin(item, taken, backend.rate if backend else None)
     if before is None:
         return
     with bound(event_id=item.event_id, rule=item.rule, run_key=run_key):
         if backend is None:
-            _end(app, item, Reason.BACKEND_REFUSED, f"no backend is named {item.backend}")
+            _end(app, item, taken, Reason.BACKEND_REFUSED, f"no backend is named {item.backend}")
             return
-        _try(app, before, backend, taken)
+        _try(_Try(app, before, backend, taken))
 
 
 def _put_off(app: App, item: RunRecord, backend: Backend) -> bool:
@@ -45,90 +59,137 @@ def _put_off(app: App, item: RunRecord, backend: Backend) -> bool:
     now = app.clock.now()
     if item.state is not State.READY or item.due_at is None or item.due_at > now or backend.has_room():
         return False
-    app.ledger.runs.postpone(item.run_key, State.READY, now + FULL_AGAIN, Reason.BACKEND_BUSY.text)
+    app.ledger.queue.postpone(item.run_key, State.READY, now + FULL_AGAIN, Reason.BACKEND_BUSY.text)
     return True
 
 
-def _try(app: App, before: RunRecord, backend: Backend, taken: Claim) -> None:
+def _try(one: _Try) -> None:
     try:
-        if before.state is State.SUBMITTING:
-            _resolve(app, before, backend, taken)
+        if one.item.state is State.SUBMITTING:
+            _resolve(one)
         else:
-            _send(app, before, backend, taken)
+            _send(one)
     except Temporary as error:
-        _not_now(app, before, backend, error)
+        _not_now(one, error)
     except Permanent as error:
-        _end(app, before, Reason.BACKEND_REFUSED, error.detail)
+        _end(one.app, one.item, one.taken, Reason.BACKEND_REFUSED, error.detail)
 
 
-def _send(app: App, before: RunRecord, backend: Backend, taken: Claim) -> None:
+def _send(one: _Try) -> None:
     """Ask the backend, unless this process slept so long that another may be at it already."""
-    job = _job(before, backend)
-    if app.clock.now() >= taken.until:
+    job = _prepared(one.app, one.item, one.backend)
+    if one.app.clock.now() >= one.taken.until:
         logger.warning("claim_lost", step="submit")
         return
-    _submitted(app, before, backend.create(job), Reason.ACCEPTED)
+    _submitted(one, one.backend.create(job), Reason.ACCEPTED)
 
 
-def _resolve(app: App, before: RunRecord, backend: Backend, taken: Claim) -> None:
+def _resolve(one: _Try) -> None:
     """It may have been sent: adopt what is there; only sure absence lets it be sent again."""
-    asked = before.submitted_at or before.created_at
-    remaining = backend.settle - (taken.now - asked).total_seconds()
+    item, asked = one.item, one.item.submitted_at or one.item.created_at
+    remaining = one.backend.settle - (one.taken.now - asked).total_seconds()
     if remaining > 0:
-        _later(app, before, f"settling for another {remaining:.0f} s", remaining)
-    elif found := backend.find(before.run_key):
-        _submitted(app, before, found, Reason.ADOPTED)
-    elif _move(app, before, State.READY, Reason.ABSENT, "", due_at=app.clock.now()):
-        app.bell.ring("runs.submit", before.run_key)
+        _later(one, f"settling for another {remaining:.0f} s", remaining)
+    elif found := one.backend.find(item.run_key):
+        _submitted(one, found[0], Reason.ADOPTED)
+        for other in found[1:]:
+            found_double(one.app, replace(item, backend_id=found[0]), other)
+    elif _was_absent(one) >= TRIES:
+        _end(one.app, item, one.taken, Reason.GIVEN_UP, f"after {TRIES + 1} tries: {item.detail}")
+    elif _move(one.app, item, one.taken, State.READY, Reason.ABSENT, item.detail, due_at=one.app.clock.now()):
+        one.app.bell.ring("runs.submit", item.run_key)
 
 
-def _job(item: RunRecord, backend: Backend) -> Job:
-    pipeline: Pipeline = backend.pipeline(f"{item.pipeline}@{item.pipeline_version}")
-    if pipeline.digest != item.pipeline_digest:
-        raise Permanent(
-            f"{pipeline.reference} is not what it was when the run was decided: same name with other content"
-        )
-    return Job(
+def _was_absent(one: _Try) -> int:
+    """How often it was sent already, with no clear answer, and was not there afterwards."""
+    return sum(move.reason is Reason.ABSENT for move in one.app.ledger.runs.transitions(one.item.run_key))
+
+
+def _prepared(app: App, item: RunRecord, backend: Backend) -> Job:
+    """The job, once all that it refers to is in place. Nothing has been asked of the backend when this fails."""
+    try:
+        job = job_of(app, item, backend)
+        if "event_uri" in item.params:
+            app.objects.put(item.params["event_uri"], document_of(app, item))
+    except Temporary as error:
+        raise Temporary(error.detail, delay=error.delay, nothing_happened=True) from error
+    return job
+
+
+def _submitted(one: _Try, backend_id: str, reason: Reason) -> None:
+    """The backend has it under this id; if another took the run over meanwhile, this may be the second one."""
+    if _move(one.app, one.item, one.taken, State.SUBMITTED, reason, "", backend_id=backend_id):
+        _tell(one.app, one.item, backend_id, reason)
+        return
+    now = one.app.ledger.runs.get(one.item.run_key)
+    if now is not None and now.backend_id and now.backend_id != backend_id:
+        found_double(one.app, now, backend_id)
+
+
+def adopt(app: App, item: RunRecord, backend_id: str) -> None:
+    """A look at the backend showed a run whose answer was lost. Called by `watch` with the row as it is now."""
+    move = Transition(
         run_key=item.run_key,
-        display_name=item.display_name,
-        description=item.description,
-        pipeline=pipeline,
-        params=item.params,
-        experiment=item.experiment,
-        time_limit=item.time_limit,
+        at=app.clock.now(),
+        before=item.state,
+        after=State.SUBMITTED,
+        reason=Reason.ADOPTED,
+        detail="",
     )
+    if app.ledger.runs.move(move, holder="", backend_id=backend_id):
+        _tell(app, item, backend_id, Reason.ADOPTED)
 
 
-def _submitted(app: App, item: RunRecord, backend_id: str, reason: Reason) -> None:
-    if _move(app, item, State.SUBMITTED, reason, "", backend_id=backend_id):
-        metrics.submissions.labels(backend=item.backend, outcome=reason).inc()
-        logger.info("run_submitted", backend=item.backend, backend_id=backend_id, reason=reason)
+def _tell(app: App, item: RunRecord, backend_id: str, reason: Reason) -> None:
+    """Log and count; ring for the next one of its rule on its subject."""
+    metrics.submissions.labels(backend=item.backend, outcome=reason).inc()
+    seconds = (app.clock.now() - (item.submitted_at or item.created_at)).total_seconds()
+    logger.info("run_submitted", backend=item.backend, backend_id=backend_id, reason=reason, seconds=round(seconds, 3))
+    if reason is Reason.ADOPTED:
+        metrics.adoption_seconds.labels(backend=item.backend).observe(seconds)
+    _ring_next(app, item)
 
 
-def _not_now(app: App, item: RunRecord, backend: Backend, error: Temporary) -> None:
+def _ring_next(app: App, item: RunRecord) -> None:
+    if after := app.ledger.queue.next_of(item):
+        app.bell.ring("runs.submit", after)
+
+
+def found_double(app: App, item: RunRecord, backend_id: str) -> None:
+    """A second run under this key: noted and counted, and ended by the next watch."""
+    found = Double(run_key=item.run_key, backend=item.backend, backend_id=backend_id, found_at=app.clock.now())
+    if app.ledger.runs.double(found):
+        metrics.doubles.labels(backend=item.backend).inc()
+        logger.error("run_twice", backend=item.backend, backend_id=backend_id, kept=item.backend_id)
+
+
+def _not_now(one: _Try, error: Temporary) -> None:
     """Surely not sent: ready again soon. Perhaps sent: stays as it is until the settle time is over."""
-    metrics.submissions.labels(backend=item.backend, outcome="later").inc()
+    metrics.submissions.labels(backend=one.item.backend, outcome="later").inc()
     if error.nothing_happened:
-        due = app.clock.now() + timedelta(seconds=error.delay)
-        _move(app, item, State.READY, Reason.BACKEND_BUSY, error.detail, due_at=due)
+        due = one.app.clock.now() + timedelta(seconds=error.delay)
+        _move(one.app, one.item, one.taken, State.READY, Reason.BACKEND_BUSY, error.detail, due_at=due)
     else:
-        logger.warning("submission_unclear", backend=item.backend, detail=error.detail, settle=backend.settle)
-        _later(app, item, error.detail, max(backend.settle, error.delay))
+        settle = one.backend.settle
+        logger.warning("submission_unclear", backend=one.item.backend, detail=error.detail, settle=settle)
+        _later(one, error.detail, max(settle, error.delay))
 
 
-def _later(app: App, item: RunRecord, detail: str, seconds: float) -> None:
-    due = app.clock.now() + timedelta(seconds=seconds)
-    app.ledger.runs.postpone(item.run_key, State.SUBMITTING, due, detail)
+def _later(one: _Try, detail: str, seconds: float) -> None:
+    due = one.app.clock.now() + timedelta(seconds=seconds)
+    one.app.ledger.queue.postpone(one.item.run_key, State.SUBMITTING, due, detail, holder=one.taken.holder)
 
 
-def _end(app: App, item: RunRecord, reason: Reason, detail: str) -> None:
-    if _move(app, item, State.DEAD, reason, detail, error=detail, ended_at=app.clock.now()):
+def _end(app: App, item: RunRecord, taken: Claim, reason: Reason, detail: str) -> None:
+    if _move(app, item, taken, State.DEAD, reason, detail, error=detail, ended_at=app.clock.now()):
         metrics.submissions.labels(backend=item.backend, outcome="refused").inc()
         logger.error("run_refused", backend=item.backend, detail=detail)
         admit(app)
+        _ring_next(app, item)
 
 
-def _move(app: App, item: RunRecord, after: State, reason: Reason, detail: str, **changes: Any) -> bool:
+def _move(app: App, item: RunRecord, taken: Claim, after: State, reason: Reason, detail: str, **changes: Any) -> bool:
+    """One move by whoever holds the claim."""
     move = Transition(
         run_key=item.run_key,
         at=app.clock.now(),
@@ -137,4 +198,4 @@ def _move(app: App, item: RunRecord, after: State, reason: Reason, detail: str, 
         reason=reason,
         detail=detail,
     )
-    return app.ledger.runs.move(move, **changes)
+    return app.ledger.runs.move(move, holder=taken.holder, **changes)

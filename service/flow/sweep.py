@@ -25,7 +25,7 @@ def sweep(app: App) -> None:
     admit(app)
     _each(app, "events.decide", app.ledger.events.due, decide)
     _each(app, "decisions.ask", app.ledger.decisions.due, decide_again)
-    _each(app, "runs.submit", app.ledger.runs.due, submit)
+    _each(app, "runs.submit", app.ledger.queue.due, submit)
     # Younger ones are being recorded by the watch that saw them end.
     young = timedelta(seconds=app.pace.takeover)
     for item in app.ledger.runs.unrecorded(now - timedelta(days=7), now - young):

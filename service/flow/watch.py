@@ -1,68 +1,137 @@
 """Step 5: what became of the runs that a backend has, asked in bulk; and the ends that people asked for.
 
-Called by `service.duties` by the clock. One dead backend holds up no other.
+A look also shows runs that nobody asked about: an answer that was lost, a second run under one key, a run that was
+retried in the backend's own pages. `others` deals with them. Called by `service.duties` by the clock, in a thread for
+each backend: a dead one holds up no other.
 """
 
-from collections import defaultdict
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from service import metrics
 from service.errors import ServiceError
 from service.flow.admit import admit, make_room
 from service.flow.record import record
-from service.ledger import Ledger
+from service.flow.submit import adopt, found_double
 from service.lifecycle import IN_BACKEND, TERMINAL, State
 from service.log import bound, logger
-from service.ports import App, Backend, Observed
+from service.ports import App, Look, Observed, Sighting
 from service.records import RunRecord, Transition
 from triggers.reason import Reason
 
+ASK_AGAIN = timedelta(seconds=60)  #: how often a backend is told again to end a run that does not end
+GIVE_UP = timedelta(minutes=10)  #: after the time limit: its lock is let go of though its backend does not end it
+
 
 def watch(app: App) -> None:
-    """One look at every open run."""
+    """One look at every backend."""
     _cancel_what_was_asked(app)
-    by_backend: dict[str, list[RunRecord]] = defaultdict(list)
+    open_runs: dict[str, list[RunRecord]] = {name: [] for name in app.backends}
     for item in app.ledger.runs.in_backends():
-        by_backend[item.backend].append(item)
-    for name, items in by_backend.items():
-        backend = app.backends.get(name)
-        if backend is None:
-            continue
-        try:
-            _look(app, backend, items)
-        except ServiceError as error:
-            logger.warning("backend_unavailable", backend=name, detail=error.detail)
+        open_runs.setdefault(item.backend, []).append(item)
+    awaited = app.ledger.runs.awaited()
+    threads = [
+        threading.Thread(target=_look, args=(app, name, items, name in awaited), name=f"watch {name}", daemon=True)
+        for name, items in open_runs.items()
+        if name in app.backends
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
-def _look(app: App, backend: Backend, items: Sequence[RunRecord]) -> None:
-    seen = backend.observe([item.backend_id for item in items])
+def _look(app: App, name: str, items: Sequence[RunRecord], awaited: bool) -> None:
+    try:
+        look = app.backends[name].observe([item.backend_id for item in items], awaited=awaited)
+        _see(app, look, items)
+        for sighting in look.others:
+            other(app, name, sighting)
+    except ServiceError as error:
+        logger.warning("backend_unavailable", backend=name, detail=error.detail)
+    except Exception:
+        logger.exception("watch_failed", backend=name)
+
+
+def _see(app: App, look: Look, items: Sequence[RunRecord]) -> None:
     for item in items:
-        observed = seen.get(item.backend_id)
-        if observed is None:
-            continue
+        observed = look.seen.get(item.backend_id)
         with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
-            if observed.state is not item.state:
-                arrive(app, item, observed)
+            if observed is not None and observed.state is not item.state:
+                arrive(app, item, _as_asked(item, observed))
             elif _overdue(app, item):
-                logger.warning("run_over_time_limit", seconds=item.time_limit)
-                app.ledger.runs.ask_to_cancel(item.run_key, app.clock.now())
+                _over_time(app, item)
+
+
+def _as_asked(item: RunRecord, observed: Observed) -> Observed:
+    """KFP ends a terminated run as FAILED, and does not always say in its history that it was terminated."""
+    if observed.state is State.FAILED and item.cancel_sent_at is not None:
+        return replace(observed, state=State.CANCELLED)
+    return observed
 
 
 def _overdue(app: App, item: RunRecord) -> bool:
-    """The backend has its own limit; this is for one that does not keep it."""
+    """A backend may have its own limit; this is for one that has none or does not keep it."""
     since = item.submitted_at or item.created_at
     return (app.clock.now() - since).total_seconds() > item.time_limit + 60
 
 
-def arrive(app: App, item: RunRecord, observed: Observed) -> None:
+def _over_time(app: App, item: RunRecord) -> None:
+    """Ask for its end; when it does not come, as where nothing moves a run out of PENDING, give it up."""
+    now = app.clock.now()
+    if item.cancel_asked_at is None:
+        logger.warning("run_over_time_limit", seconds=item.time_limit)
+        app.ledger.runs.ask_to_cancel(item.run_key, now, Reason.TIME_LIMIT)
+    elif item.cancel_reason == Reason.TIME_LIMIT and now - item.cancel_asked_at > GIVE_UP:
+        error = f"ran longer than its time limit of {item.time_limit:.0f} s, and its backend did not end it"
+        arrive(app, item, Observed(state=State.FAILED, error=error, ended_at=now), Reason.NOT_ENDED)
+
+
+def other(app: App, backend: str, sighting: Sighting) -> None:
+    """A run that the backend has and that was not asked about."""
+    item = app.ledger.runs.get(sighting.run_key)
+    if item is None or item.backend != backend:  # of somebody else's
+        return
+    with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
+        if item.state in {State.READY, State.SUBMITTING} and not item.holder:
+            # Its answer was lost, or came too late. While somebody holds it, that one is about to hear of it.
+            adopt(app, item, sighting.backend_id)
+        elif item.backend_id != sighting.backend_id and (item.backend_id or item.state in TERMINAL):
+            found_double(app, item, sighting.backend_id)
+        elif _runs_again(item, sighting.observed):
+            revive(app, item, Reason.REVIVED, "")
+
+
+def _runs_again(item: RunRecord, observed: Observed) -> bool:
+    """Whether a run that had ended was taken up again in its backend; maybe it has ended again since."""
+    if item.state not in {State.FAILED, State.CANCELLED} or item.reason == Reason.NOT_ENDED:
+        return False
+    if observed.state not in {State.FAILED, State.CANCELLED}:
+        return True
+    return bool(item.ended_at and observed.ended_at and observed.ended_at > item.ended_at)
+
+
+def revive(app: App, item: RunRecord, reason: Reason, detail: str) -> bool:
+    """An ended run runs again under its id. Also called by `retry`."""
+    move = Transition(
+        run_key=item.run_key, at=app.clock.now(), before=item.state, after=State.RUNNING, reason=reason, detail=detail
+    )
+    revived = app.ledger.runs.revive(move)
+    if revived:
+        logger.info("run_revived", reason=reason, backend=item.backend)
+    return revived
+
+
+def arrive(app: App, item: RunRecord, observed: Observed, reason: Reason | None = None) -> None:
     """Move a run to where its backend says it is; at its end, free its lock and record its lineage."""
     if item.state is State.SUBMITTED and observed.state is not State.RUNNING and observed.started_at:
         # It was seen only after its end: the history shows that it ran all the same.
-        _move(app.ledger, app, item, replace(observed, state=State.RUNNING, error=""))
+        _move(app, item, replace(observed, state=State.RUNNING, error=""))
         item = replace(item, state=State.RUNNING)
-    if not _move(app.ledger, app, item, observed) or observed.state not in TERMINAL:
+    if not _move(app, item, observed, reason) or observed.state not in TERMINAL:
         return
     metrics.runs_ended.labels(rule=item.rule, state=observed.state).inc()
     logger.info("run_ended", state=observed.state, error=observed.error)
@@ -71,7 +140,7 @@ def arrive(app: App, item: RunRecord, observed: Observed) -> None:
         record(app, ended)
 
 
-def _move(ledger: Ledger, app: App, item: RunRecord, observed: Observed) -> bool:
+def _move(app: App, item: RunRecord, observed: Observed, reason: Reason | None = None) -> bool:
     now = app.clock.now()
     changes: dict[str, Any] = {"started_at": observed.started_at or item.started_at or now}
     error = observed.error.encode("utf-8", "replace").decode()  # what a run printed may be any bytes
@@ -83,30 +152,47 @@ def _move(ledger: Ledger, app: App, item: RunRecord, observed: Observed) -> bool
         at=now,
         before=item.state,
         after=observed.state,
-        reason=_reason(item, observed),
+        reason=reason or _reason(item, observed),
         detail=error,
     )
-    return ledger.runs.move(move, **changes)
+    return app.ledger.runs.move(move, **changes)
 
 
 def _reason(item: RunRecord, observed: Observed) -> Reason:
     if observed.state is State.CANCELLED and item.cancel_asked_at:
-        return Reason.CANCEL_ASKED
+        return Reason.TIME_LIMIT if item.cancel_reason == Reason.TIME_LIMIT else Reason.CANCEL_ASKED
     if observed.state is State.GONE:
         return Reason.VANISHED
     return Reason.INTERRUPTED if observed.interrupted else Reason.OBSERVED_STATE
 
 
 def _cancel_what_was_asked(app: App) -> None:
+    now = app.clock.now()
     for item in app.ledger.runs.to_cancel():
         with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
             if item.state in {State.WAITING, State.READY}:
                 _cancel_here(app, item)
-            elif item.state in IN_BACKEND and item.backend in app.backends:
-                try:
-                    app.backends[item.backend].cancel(item.backend_id)
-                except ServiceError as error:
-                    logger.warning("cancel_failed", backend=item.backend, detail=error.detail)
+            elif _to_be_told(item, now) and _cancel_there(app, item.backend, item.backend_id):
+                app.ledger.runs.cancel_sent(item.run_key, now)
+    for found in app.ledger.runs.doubles(open_only=True):
+        if _cancel_there(app, found.backend, found.backend_id):
+            app.ledger.runs.double_cancelled(found, now)
+
+
+def _to_be_told(item: RunRecord, now: datetime) -> bool:
+    return item.state in IN_BACKEND and (item.cancel_sent_at is None or now - item.cancel_sent_at > ASK_AGAIN)
+
+
+def _cancel_there(app: App, backend: str, backend_id: str) -> bool:
+    """Tell the backend to end it; False when it could not be told."""
+    if backend not in app.backends:
+        return False
+    try:
+        app.backends[backend].cancel(backend_id)
+    except ServiceError as error:
+        logger.warning("cancel_failed", backend=backend, detail=error.detail)
+        return False
+    return True
 
 
 def _cancel_here(app: App, item: RunRecord) -> None:

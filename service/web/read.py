@@ -67,8 +67,11 @@ def router(app: App) -> APIRouter:
 
     @routes.get("/runs/{run_key}")
     def run(run_key: str) -> dict[str, Any]:
+        found = ledger.runs.get(run_key)
         moves = [document(move) for move in ledger.runs.transitions(run_key)]
-        return _found(ledger.runs.get(run_key)) | {"transitions": moves}
+        doubles = [document(one) for one in ledger.runs.doubles() if one.run_key == run_key]
+        more = {"link": app.link(found) if found else "", "doubles": doubles, "transitions": moves}
+        return _found(found) | more
 
     @routes.get("/lineage")
     def lineage(uri: str) -> dict[str, Any]:

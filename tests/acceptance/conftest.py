@@ -1,16 +1,20 @@
-"""The whole service as processes on real parts, with the demo's people and a trained champion: once for all tests here.
+"""The whole service as processes on real parts: once for each kind of backend, for all tests here.
 
-MinIO, Redis, MLflow and Alertmanager are the real ones; the pipelines are the shipped ones. The pace is scaled down so
-that recovery can be waited for.
+MinIO, Redis, MLflow and Alertmanager are the real ones; the pipelines are the shipped ones. On `local` they run for the
+demo's people, with a champion that was trained so; on `kfp` the stub KFP API server stands for a cluster, the runs'
+outcomes are scripted and the champion is put there. The pace is scaled down so that recovery can be waited for.
 """
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import scene
+from kfpserver import Stub, kfp_stub
+from mlflow import MlflowClient
 
 from service.embedded import Grouping
 from service.supervise import Supervisor
@@ -39,11 +43,19 @@ class Running(scene.Demo):
 
     supervisor: Supervisor
     champion_run: str
+    stub: Stub | None
+
+    def executions(self, run_key: str) -> int:
+        """How often a run's pipeline was begun, as the one who executes it counts."""
+        if self.stub is not None:
+            return int(self.stub.counts()["executed_keys"].get(run_key, 0))
+        return len(list((self.stack.home / "data" / "runs" / run_key / "root").iterdir()))
 
 
-@pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    home = tmp_path_factory.mktemp("stack") / "home"
+@pytest.fixture(scope="session", params=["local", "kfp"])
+def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("stack")
+    home = folder / "home"
     bare, clone = scene.prepare(home)
     sources = home / "sources.yaml"
     sources.write_text(sources.read_text().replace("[user-ids]", "[user-ids, inbox]"))
@@ -52,13 +64,39 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     wanted = Wanted(
         minio=True, mlflow=True, alertmanager=Grouping("0s", "1s", "2s"), buckets=scene.BUCKETS, port=0, env=PACE
     )
-    with Supervisor(home / "data", print) as supervisor:
+    with ExitStack() as parts:
+        stub = parts.enter_context(on_kfp(folder, home)) if request.param == "kfp" else None
+        supervisor = parts.enter_context(Supervisor(home / "data", print))
         stack = bring_up(supervisor, wanted)
         now = datetime.now(UTC) - timedelta(seconds=1)
         world = Running(stack=stack, bare=bare, clone=clone, now=now)
-        world.supervisor = supervisor
+        world.supervisor, world.stub = supervisor, stub
         scene.configure_hook(world)
-        scene.people(world)
+        if stub is None:
+            scene.people(world)
         scene.push(world, "v1", "Logistic regression")
         world.champion_run = world.finished("retrain-on-push", 1)["run_key"]
+        if stub is not None:
+            crown(world)
         yield world
+
+
+@contextmanager
+def on_kfp(folder: Path, home: Path) -> Iterator[Stub]:
+    """The default backend is the stub, which has the pipelines; runs take long enough to be met in the middle."""
+    with kfp_stub(folder, "--pending", "0.3", "--running", "2") as stub:
+        settings = f'[backends.default]\nendpoint = "{stub.url}"\ntimeout = 2.0\nrate = 50\n'
+        (home / "settings.toml").write_text(settings)
+        argv = [sys.executable, "-m", "service.cli", "--home", str(home), "pipelines", "push"]
+        for package in sorted((home / "packages").iterdir()):
+            scene.run(*argv, "--wait", "--version", "v1", str(package))
+            package.unlink()
+        yield stub
+
+
+def crown(world: Running) -> None:
+    """A champion, as the training that was not executed would have made one."""
+    client = MlflowClient(world.stack.mlflow)
+    client.create_registered_model("income-classifier")
+    client.create_model_version("income-classifier", "s3://models/champion")
+    client.set_registered_model_alias("income-classifier", "champion", 1)

@@ -108,11 +108,13 @@ def test_killed_around_the_post_there_is_still_one_run(world: World, drop: Drop,
 def test_an_unclear_answer_settles_before_another_post(world: World, drop: Drop) -> None:
     drop()
     world.backend.after_create = Temporary("time-out")
+    world.backend.stale = True
     world.answer()
     assert only_run(world).state is State.SUBMITTING
     world.later(59)
     world.answer()
     assert only_run(world).state is State.SUBMITTING
+    world.backend.stale = False
     world.later(2)
     world.later(15)
     assert only_run(world).state in {State.SUBMITTED, State.RUNNING}

@@ -18,6 +18,8 @@ from service.web import health
 Drop = Callable[..., str]
 #: Every metric of ours with its labels: the page that dashboards and alerts are written from.
 METRICS = {
+    "kfp_triggers_adoption_seconds": {"backend", "le"},
+    "kfp_triggers_doubles": {"backend"},
     "kfp_triggers_broker_up": set(),
     "kfp_triggers_decisions": {"rule", "outcome", "reason"},
     "kfp_triggers_deliveries": {"source", "outcome"},

@@ -259,13 +259,13 @@ def test_a_decision_by_one_who_lost_the_claim_is_not_written(store: Store) -> No
 def test_a_lock_lets_in_as_many_as_it_has_slots_the_oldest_first(store: Store) -> None:
     for number in range(4):
         decided(store, one_event(store, f"{number}"), f"k{number}", lock="train", lock_max=2)
-    assert store.runs.admit(NOW) == ["k0", "k1"]
-    assert store.runs.admit(NOW) == []
+    assert store.queue.admit(NOW) == ["k0", "k1"]
+    assert store.queue.admit(NOW) == []
     cancelled = Transition(
         run_key="k0", at=NOW, before=State.READY, after=State.CANCELLED, reason=Reason.CANCEL_ASKED, detail=""
     )
     assert store.runs.move(cancelled)
-    assert store.runs.admit(NOW) == ["k2"]
+    assert store.queue.admit(NOW) == ["k2"]
 
 
 def test_a_run_moves_only_where_the_table_leads(store: Store) -> None:
