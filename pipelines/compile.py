@@ -6,22 +6,26 @@ files to it.
 
 import argparse
 import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kfp import compiler
+from kfp import compiler, dsl
 
 from pipelines import batch_inference, train
-from pipelines.placement import IMAGE, SECRET, Placement
+from pipelines.examples import container_component
+from pipelines.placement import IMAGE, OPTIONAL, REQUIRED, SECRET, Placement
 
 COMPONENTS = Path(__file__).parent / "components"
-PIPELINES = {batch_inference.NAME: batch_inference.batch_inference, train.NAME: train.train}
+Pipelines = Mapping[str, Callable[[Placement], dsl.base_component.BaseComponent]]
+PIPELINES: Pipelines = {batch_inference.NAME: batch_inference.batch_inference, train.NAME: train.train}
+EXAMPLES: Pipelines = {container_component.NAME: container_component.container_component}
 
 
-def compile_pipelines(out: Path, placement: Placement, version: str) -> list[Path]:
+def compile_pipelines(out: Path, placement: Placement, version: str, pipelines: Pipelines = PIPELINES) -> list[Path]:
     """Writes `<pipeline>@<version>.yaml` for each pipeline."""
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, pipeline in PIPELINES.items():
+    for name, pipeline in pipelines.items():
         path = out / f"{name}@{version}.yaml"
         compiler.Compiler().compile(pipeline(placement), str(path))
         paths.append(path)
@@ -48,13 +52,27 @@ def main() -> None:
     parser.add_argument(
         "--secret", default=SECRET, help="Kubernetes secret with storage and MLflow settings (default: %(default)s)"
     )
+    parser.add_argument(
+        "--secret-key",
+        metavar="VARIABLE=KEY",
+        action="append",
+        default=[],
+        help="a variable's key, where it has another name",
+    )
+    parser.add_argument("--examples", action="store_true", help="also the pipelines of pipelines/examples")
     parser.add_argument("--components", action="store_true", help="also refresh every component.yaml")
     chosen = parser.parse_args()
     if chosen.out is None and not chosen.components:
         parser.error("say where the packages go (OUT), or --components, or both")
+    keys = dict(pair.partition("=")[::2] for pair in chosen.secret_key)
+    if unknown := [name for name, key in keys.items() if not key or name not in (*REQUIRED, *OPTIONAL)]:
+        parser.error(
+            f"--secret-key {', '.join(unknown)}: write VARIABLE=KEY; there is {', '.join((*REQUIRED, *OPTIONAL))}"
+        )
     made = compile_components() if chosen.components else []
     if chosen.out is not None:
-        made += compile_pipelines(chosen.out, Placement(chosen.image, chosen.secret), chosen.version)
+        wanted = {**PIPELINES, **(EXAMPLES if chosen.examples else {})}
+        made += compile_pipelines(chosen.out, Placement(chosen.image, chosen.secret, keys), chosen.version, wanted)
     for path in made:
         print(path)
 

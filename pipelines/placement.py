@@ -3,7 +3,8 @@
 kfp.local ignores all of it: a subprocess has the run's own environment, and in it the same variables.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kfp import dsl, kubernetes
 
@@ -23,6 +24,7 @@ class Placement:
 
     image: str = IMAGE
     secret: str = SECRET
+    keys: Mapping[str, str] = field(default_factory=dict)  #: variable → key in the secret, where it is not the same
 
     def put(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """Places one step.
@@ -31,6 +33,14 @@ class Placement:
         """
         task.set_container_image(self.image)
         task.set_caching_options(False)
-        kubernetes.use_secret_as_env(task, self.secret, {key: key for key in REQUIRED})
-        kubernetes.use_secret_as_env(task, self.secret, {key: key for key in OPTIONAL}, optional=True)
+        self._take(task, REQUIRED, optional=False)
+        self._take(task, OPTIONAL, optional=True)
         return task
+
+    def _take(self, task: dsl.PipelineTask, variables: Sequence[str], *, optional: bool) -> None:
+        """A renamed one by itself: several variables may come from one key, which a mapping by key cannot say."""
+        own = {name: name for name in variables if name not in self.keys}
+        renamed = [{self.keys[name]: name} for name in variables if name in self.keys]
+        for key_to_env in (own, *renamed):
+            if key_to_env:
+                kubernetes.use_secret_as_env(task, self.secret, key_to_env, optional=optional)

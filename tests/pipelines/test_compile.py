@@ -1,12 +1,14 @@
 """The packages: the same bytes each time, the parameters of the contract, and no secret in them."""
 
+import hashlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from pipelines.compile import COMPONENTS, compile_components, compile_pipelines
+from pipelines.compile import COMPONENTS, EXAMPLES, compile_components, compile_pipelines
 from pipelines.placement import IMAGE, Placement
 
 STRINGS = dict.fromkeys(
@@ -87,3 +89,18 @@ def test_every_component_folder_has_its_four_files() -> None:
     for folder in folders:
         assert {"__init__.py", "component.py", "component.yaml"} < {path.name for path in folder.iterdir()}
     assert len(folders) == 9
+
+
+def test_the_container_example_is_a_program_in_the_given_image_with_values_as_arguments(tmp_path: Path) -> None:
+    [path] = compile_pipelines(tmp_path, Placement("registry.example.org/tools:3"), "v1", EXAMPLES)
+    [spec] = documents(path)
+    container = spec["deploymentSpec"]["executors"]["exec-checksum"]["container"]
+    assert container["image"] == "registry.example.org/tools:3"
+    assert "$." not in " ".join(container["command"])
+    values = {
+        "{{$.inputs.parameters['text']}}": "a 'b' $(c)\n",
+        "{{$.outputs.parameters['digest'].output_file}}": "out/d",
+    }
+    argv = [*container["command"], *(values[one] for one in container["args"])]
+    subprocess.run(argv, cwd=tmp_path, check=True)
+    assert (tmp_path / "out/d").read_text().strip() == hashlib.sha256(b"a 'b' $(c)\n").hexdigest()
