@@ -3,9 +3,9 @@
 import base64
 import os
 import subprocess
-import time
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
