@@ -11,7 +11,7 @@ BIN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test test-kfp image lint fmt clean
+.PHONY: help setup parts demo test test-kfp bench-kfp image lint fmt clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,10 @@ $(SYNCED): pyproject.toml uv.lock | $(filter $(OWN_UV)/bin/uv,$(UV))
 parts: setup  ## MinIO, Alertmanager, Redis: find them or build them, once
 	@$(BIN)/python -m service.parts
 
-demo: parts  ## the whole story on real parts; STAY=1 keeps it running
-	@$(BIN)/python deploy/demo/demo.py $(if $(STAY),--stay)
+demo: parts  ## the whole story on real parts; STAY=1 keeps it running; BACKEND=kfp ENDPOINT=http://… on a cluster
+	@$(BIN)/python deploy/demo/demo.py $(if $(STAY),--stay) $(if $(BACKEND),--backend $(BACKEND)) \
+	$(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(NAMESPACE),--namespace $(NAMESPACE)) \
+	$(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) $(if $(IMAGE),--image $(IMAGE))
 
 test: parts lint  ## everything that CI runs
 	$(BIN)/pytest
@@ -41,6 +43,9 @@ test-kfp: setup  ## what we need of a KFP API server, tried on one: ENDPOINT=htt
 
 image:  ## the image of pipeline steps: TAG=REF [BASE_IMAGE=REF] [TOOL=docker|podman|buildah]
 	@deploy/image/build --tag "$(TAG)" $(if $(TOOL),--tool $(TOOL)) $(if $(BASE_IMAGE),BASE_IMAGE=$(BASE_IMAGE))
+
+bench-kfp: setup  ## what watching and submitting to a KFP API server cost
+	$(BIN)/python bench/kubeflow.py
 
 lint: setup  ## style, types, who may import whom
 	$(BIN)/ruff check .

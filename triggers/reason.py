@@ -59,7 +59,7 @@ class Reason(StrEnum):
     OBSERVED_STATE = "observed_state", "its backend says so"
     CANCEL_ASKED = "cancel_asked", "a person cancelled it"
     TIME_LIMIT = "time_limit", "it ran longer than its time limit"
-    NOT_ENDED = "not_ended", "its backend did not end it long after its time limit"
+    NOT_ENDED = "not_ended", "its backend was told to end it long ago, and did not"
     RETRIED = "retried", "its backend was asked to take it up again"
     REVIVED = "revived", "its backend runs it again: it was retried there"
     INTERRUPTED = "interrupted", "its process ended without a result: the machine or the supervisor went away"

@@ -3,9 +3,13 @@
 Brings the embedded stack up in a folder of its own, makes the people and their features, and then only does what a
 user's senders do: push to a Git repository, drop a file into a bucket, post an alert to Alertmanager. What it prints it
 asks the service. Exit status 1 when a story failed; nothing is left running. `--stay` keeps it up.
+
+With `--backend kfp` the pipelines run on the Kubeflow Pipelines of `--endpoint`. Its pods must reach MinIO, MLflow and
+the model's repository: S3_ENDPOINT and MLFLOW_TRACKING_URI name ones that they reach, GIT_URL an empty repository.
 """
 
 import argparse
+import os
 import shutil
 import tempfile
 import time
@@ -13,6 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import cluster
 import httpx
 from account import account
 from scene import BUCKETS, Demo, Failed, configure_hook, console, people, prepare
@@ -37,12 +42,19 @@ def tell(number: int, title: str, story: Callable[[Demo], str], demo: Demo) -> b
     return True
 
 
-def play(home: Path, *, stay: bool) -> bool:
+def play(home: Path, chosen: argparse.Namespace) -> bool:
     """Everything, in order; whether every story came out and the account is clean."""
-    began = time.monotonic()
-    bare, clone = prepare(home)
+    began, stay = time.monotonic(), chosen.stay
+    bare, clone = prepare(home, os.environ.get("GIT_URL", "") if chosen.backend == "kfp" else "")
+    if chosen.backend == "kfp":
+        cluster.prepare(home, chosen)
     wanted = Wanted(
-        minio=True, mlflow=True, alertmanager=Grouping("0s", "1s", "2s"), buckets=BUCKETS, port=0, env=_pace()
+        minio=True,
+        mlflow=not (chosen.backend == "kfp" and os.environ.get("MLFLOW_TRACKING_URI")),
+        alertmanager=Grouping("0s", "1s", "2s"),
+        buckets=BUCKETS,
+        port=0,
+        env=_pace(),
     )
     with Supervisor(home / "data", lambda line: console.print(f"   {line}", markup=False)) as supervisor:
         stack = bring_up(supervisor, wanted)
@@ -77,11 +89,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stay", action="store_true", help="keep it up and print the addresses")
     parser.add_argument("--home", type=Path, help="a new folder to play in; else a temporary one")
+    parser.add_argument("--backend", choices=("local", "kfp"), default="local", help="where the pipelines run")
+    cluster.add_arguments(parser)
     chosen = parser.parse_args()
+    if chosen.backend == "kfp" and not chosen.endpoint:
+        console.print(cluster.MISSING, style="red", markup=False)
+        return 2
     home = chosen.home or Path(tempfile.mkdtemp(prefix="kfp-triggers-demo-"))
     good = False
     try:
-        good = play(home.absolute(), stay=chosen.stay)
+        good = play(home.absolute(), chosen)
     except (Refused, Failed) as error:
         console.print(str(error), style="red", markup=False)
     except KeyboardInterrupt:

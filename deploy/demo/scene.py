@@ -100,12 +100,15 @@ def _silence() -> Any:
     yield
 
 
-def prepare(home: Path) -> tuple[Path, Path]:
-    """The home's files, and a bare repository with our hook and a clone to push from."""
+def prepare(home: Path, url: str = "") -> tuple[Path, Path]:
+    """The home's files, and a bare repository with our hook and a clone to push from.
+
+    Pipelines clone it from where it lies, or from a `url` to which each push goes on.
+    """
     bare, clone = home / "git" / "income-model.git", home / "git" / "clone"
     (home / "rules").mkdir(parents=True)
     shutil.copy(HERE.parent / "rules" / "income.yaml", home / "rules")
-    (home / "sources.yaml").write_text(SOURCES.format(repository=REPOSITORY, url=bare.as_uri()))
+    (home / "sources.yaml").write_text(SOURCES.format(repository=REPOSITORY, url=url or bare.as_uri()))
     (home / "secrets").mkdir(mode=0o700)
     for name in ("uploads", "model-repo", "drift"):
         (home / "secrets" / name).write_text(os.urandom(24).hex())
@@ -113,6 +116,8 @@ def prepare(home: Path) -> tuple[Path, Path]:
     git("init", "--quiet", "--bare", "--initial-branch=main", str(bare))
     git("clone", "--quiet", str(bare), str(clone))
     shutil.copy(HERE.parent / "git" / "post-receive", bare / "hooks" / "post-receive")
+    if url:
+        git("remote", "add", "pipelines", url, cwd=clone)
     return bare, clone
 
 
@@ -158,5 +163,7 @@ def push(demo: Demo, version: str, message: str) -> str:
         shutil.copy(path, demo.clone)
     git("add", "--all", cwd=demo.clone)
     git("commit", "--quiet", "--message", message, cwd=demo.clone)
+    if "pipelines" in git("remote", cwd=demo.clone).split():  # first, so that it is there when the run begins
+        git("push", "--quiet", "pipelines", "HEAD:main", cwd=demo.clone)
     git("push", "--quiet", "origin", "HEAD:main", cwd=demo.clone)
     return git("rev-parse", "HEAD", cwd=demo.clone).strip()

@@ -55,6 +55,8 @@ def _looks(found: "Settings") -> dict[str, Look]:
     from service.wiring import backends
 
     looks: dict[str, Look] = {name: backend.check for name, backend in _named_once(backends(found).items())}
+    if "local" in looks and not found.local.packages.exists():
+        del looks["local"]  # it is always there; without packages, and not the default, nobody means it
     return looks | {
         "store": partial(_store, found.store),
         "broker": partial(_broker, found.broker),

@@ -23,7 +23,7 @@ from service.records import RunRecord, Transition
 from triggers.reason import Reason
 
 ASK_AGAIN = timedelta(seconds=60)  #: how often a backend is told again to end a run that does not end
-GIVE_UP = timedelta(minutes=10)  #: after the time limit: its lock is let go of though its backend does not end it
+GIVE_UP = timedelta(minutes=10)  #: after its end was asked for: its lock is let go of though its backend goes on
 
 
 def watch(app: App) -> None:
@@ -62,8 +62,11 @@ def _see(app: App, look: Look, items: Sequence[RunRecord]) -> None:
         with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
             if observed is not None and observed.state is not item.state:
                 arrive(app, item, _as_asked(item, observed))
-            elif _overdue(app, item):
-                _over_time(app, item)
+            elif _is_ending(app, item):
+                _give_up(app, item)
+            elif item.cancel_asked_at is None and _overdue(app, item):
+                logger.warning("run_over_time_limit", seconds=item.time_limit)
+                app.ledger.runs.ask_to_cancel(item.run_key, app.clock.now(), Reason.TIME_LIMIT)
 
 
 def _as_asked(item: RunRecord, observed: Observed) -> Observed:
@@ -79,15 +82,19 @@ def _overdue(app: App, item: RunRecord) -> bool:
     return (app.clock.now() - since).total_seconds() > item.time_limit + 60
 
 
-def _over_time(app: App, item: RunRecord) -> None:
-    """Ask for its end; when it does not come, as where nothing moves a run out of PENDING, give it up."""
-    now = app.clock.now()
-    if item.cancel_asked_at is None:
-        logger.warning("run_over_time_limit", seconds=item.time_limit)
-        app.ledger.runs.ask_to_cancel(item.run_key, now, Reason.TIME_LIMIT)
-    elif item.cancel_reason == Reason.TIME_LIMIT and now - item.cancel_asked_at > GIVE_UP:
-        error = f"ran longer than its time limit of {item.time_limit:.0f} s, and its backend did not end it"
-        arrive(app, item, Observed(state=State.FAILED, error=error, ended_at=now), Reason.NOT_ENDED)
+def _is_ending(app: App, item: RunRecord) -> bool:
+    """Whether its backend was told to end it so long ago that it never will, as where nothing moves a run on."""
+    if item.cancel_asked_at is None or item.cancel_sent_at is None:
+        return False
+    return app.clock.now() - item.cancel_asked_at > GIVE_UP
+
+
+def _give_up(app: App, item: RunRecord) -> None:
+    limit = f"ran longer than its time limit of {item.time_limit:.0f} s"
+    why = limit if item.cancel_reason == Reason.TIME_LIMIT else "was cancelled"
+    state = State.FAILED if item.cancel_reason == Reason.TIME_LIMIT else State.CANCELLED
+    seen = Observed(state=state, error=f"{why}, and its backend did not end it", ended_at=app.clock.now())
+    arrive(app, item, seen, Reason.NOT_ENDED)
 
 
 def other(app: App, backend: str, sighting: Sighting) -> None:

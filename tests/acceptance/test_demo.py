@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from kfpserver import kfp_stub
 
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, str(ROOT / "deploy" / "demo" / "demo.py")]
@@ -50,6 +51,40 @@ def test_the_demo_plays_every_story_and_leaves_nothing_running(tmp_path: Path) -
     ):
         assert said in done.stdout, said
     assert processes_of(tmp_path) == []
+
+
+def test_the_demo_plays_every_story_on_a_kfp_whose_pods_reach_its_parts(tmp_path: Path) -> None:
+    """The stub is the API server; its pods are processes of this machine, which run the uploaded packages."""
+    home = tmp_path / "demo"
+    with kfp_stub(tmp_path, "--pending", "0", "--running", "86400") as stub:
+        argv = [sys.executable, str(ROOT / "tests" / "kfppods.py"), stub.url, str(home), str(tmp_path / "pods")]
+        with subprocess.Popen(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as pods:
+            try:
+                done = demo(*DEMO, "--home", str(home), "--backend", "kfp", "--endpoint", stub.url, home=home)
+            finally:
+                pods.kill()
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+        assert "5000 requested rows → 5000 predictions" in done.stdout
+        assert "every story came out" in done.stdout
+        assert set(stub.counts()["executed_keys"].values()) == {1}
+
+
+def demo(*argv: str, home: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "TMPDIR": str(home.parent)}
+    return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ((), "There is no Kubeflow Pipelines to play on"),
+        (("ENDPOINT=http://127.0.0.1:9",), "cannot be played on: reachable"),
+    ],
+)
+def test_without_a_kfp_the_demo_says_so(tmp_path: Path, argv: tuple[str, ...], said: str) -> None:
+    done = demo("make", "demo", "BACKEND=kfp", *argv, home=tmp_path / "demo")
+    assert done.returncode != 0
+    assert said in done.stdout
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for what is left in /proc")

@@ -462,6 +462,19 @@ def test_a_run_that_its_backend_never_ends_lets_go_of_its_lock(world: World, dro
     assert runs(world)[0].state is State.FAILED, "that its backend still shows it does not revive it"
 
 
+def test_a_cancelled_run_that_its_backend_never_ends_is_given_up_too(world: World, drop: Drop) -> None:
+    world.backend.cancel = str  # type: ignore[method-assign,assignment] - takes it and does nothing
+    drop()
+    world.answer()
+    world.later(1)
+    world.store.runs.ask_to_cancel(only_run(world).run_key, world.clock.now())
+    world.later(1)
+    world.later(590)
+    assert only_run(world).state is State.RUNNING
+    world.later(20)
+    assert (only_run(world).state, only_run(world).reason) == (State.CANCELLED, Reason.NOT_ENDED)
+
+
 def test_a_run_that_was_retried_in_its_backends_own_pages_runs_again(world: World, drop: Drop) -> None:
     drop()
     world.answer()
