@@ -35,11 +35,13 @@ demo: parts  ## the whole story on real parts; STAY=1 keeps it running; BACKEND=
 	$(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) $(if $(IMAGE),--image $(IMAGE))
 
 test: parts lint  ## everything that CI runs
-	$(BIN)/pytest
+	env -u KFP_ENDPOINT $(BIN)/pytest
 
-test-kfp: setup  ## what we need of a KFP API server, tried on one: ENDPOINT=http://… [NAMESPACE= TOKEN_FILE= COOKIES_FILE= CA_FILE= WAIT=]
+test-kfp: setup  ## what we need of a KFP API server, tried on one: ENDPOINT=http://… [NAMESPACE= TOKEN_FILE= CA_FILE= IMAGE= WAIT=]
+	@test -n "$(ENDPOINT)" || { echo "say which server: make test-kfp ENDPOINT=http://…"; exit 2; }
 	KFP_ENDPOINT="$(ENDPOINT)" KFP_NAMESPACE="$(NAMESPACE)" KFP_TOKEN_FILE="$(TOKEN_FILE)" \
-	KFP_COOKIES_FILE="$(COOKIES_FILE)" KFP_CA_FILE="$(CA_FILE)" KFP_WAIT="$(WAIT)" $(BIN)/pytest tests/contract
+	KFP_COOKIES_FILE="$(COOKIES_FILE)" KFP_CA_FILE="$(CA_FILE)" KFP_WAIT="$(WAIT)" KFP_IMAGE="$(IMAGE)" \
+	$(BIN)/pytest tests/contract -rs
 
 image:  ## the image of pipeline steps: TAG=REF [BASE_IMAGE=REF] [TOOL=docker|podman|buildah]
 	@deploy/image/build --tag "$(TAG)" $(if $(TOOL),--tool $(TOOL)) $(if $(BASE_IMAGE),BASE_IMAGE=$(BASE_IMAGE))

@@ -97,7 +97,9 @@ class KubeflowBackend:
         try:
             self._api.ask("end a run", "runs.run_service_terminate_run", backend_id)
         except Refusal as error:
-            if error.status != 404 and not (error.status == 400 and "Row not found" in error.said):
+            # Any other 404, such as that its experiment is gone, leaves it running.
+            gone = error.status == 404 and f"Run {backend_id} not found" in error.said
+            if not gone and not (error.status == 400 and "Row not found" in error.said):
                 raise
 
     def retry(self, backend_id: str) -> None:

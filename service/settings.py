@@ -27,8 +27,8 @@ from pydantic_settings import (
 from service.errors import Refused
 
 PREFIX = "KFP_TRIGGERS_"
-#: Variables that are no settings: where programs lie (`service.parts`), the Git hook's (deploy/git), and what Kubernetes
-#: tells every pod of a Service that is named kfp-triggers.
+#: Variables that are no settings: where programs lie (`service.parts`), the Git hook's (deploy/git), and what
+#: Kubernetes tells every pod of a Service that is named kfp-triggers.
 ELSEWHERE = (f"{PREFIX}PARTS__", f"{PREFIX}HOOK_", f"{PREFIX}SERVICE_", f"{PREFIX}PORT")
 
 

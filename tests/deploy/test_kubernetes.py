@@ -16,7 +16,6 @@ import yaml
 from kfpserver import kfp_stub
 from served import Spoken
 
-from service.errors import Refused
 from service.kubeflow import KubeflowBackend
 from service.settings import BackendSettings, load
 from service.store.database import Database
@@ -202,11 +201,11 @@ def test_the_pod_is_alone_on_its_volume_and_no_user_of_kubernetes() -> None:
     }
 
 
-def test_kubernetes_own_variables_of_our_service_would_be_refused(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Which is why the pod has `enableServiceLinks: false`."""
-    monkeypatch.setenv("KFP_TRIGGERS_SERVICE_HOST", "10.0.0.1")
-    with pytest.raises(Refused, match="KFP_TRIGGERS_SERVICE_HOST"):
-        load(home)
+def test_kubernetes_own_variables_of_our_service_are_no_settings(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """A pod with service links has them, as soon as a Service is named after us."""
+    for name in ("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_8080_TCP_ADDR"):
+        monkeypatch.setenv(f"KFP_TRIGGERS_{name}", "10.0.0.1")
+    load(home)
 
 
 def test_the_role_is_bound_to_the_account_by_its_name() -> None:

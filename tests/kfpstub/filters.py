@@ -54,6 +54,12 @@ def parsed(text: str, fields: dict[str, str]) -> list[Predicate]:
     return found
 
 
+def has_in(text: str) -> bool:
+    """Whether one of its predicates is an IN."""
+    operations = (one.get("operation") for one in _document(text).get("predicates", []))
+    return any(NUMBERED.get(one, one) == "IN" for one in operations)
+
+
 def matches(row: Row, predicates: list[Predicate], value: Callable[[Row, str], Any]) -> bool:
     """All of them."""
     return all(test(value(row, field)) for field, test in predicates)

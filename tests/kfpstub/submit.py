@@ -94,7 +94,7 @@ def _checked(machine: Machine, request: Request, body: Row) -> Row:
         "storage_state": "AVAILABLE",
         "reference": reference,
         "version_name": version["name"] if version else "",
-        "spec": None if version else inputs.as_doubles(spec),
+        "spec": None if version else inputs.as_doubles(body["pipeline_spec"]),
         "steps": tasks.steps_of(spec),
         "pipeline": _pipeline_name(machine, version, spec),
         "workflow": f"{spec['pipelineInfo']['name']}-{secrets.token_hex(3)[:5]}",
