@@ -4,12 +4,10 @@
 `KFP_TRIGGERS_API__TOKEN_FILE`. `load` is called by the CLI alone; everything else is handed what it needs.
 """
 
-import difflib
 import os
 import re
-import shlex
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -24,12 +22,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from service.environment import PREFIX, near, refuse_unknown, variables
 from service.errors import Refused
-
-PREFIX = "KFP_TRIGGERS_"
-#: Variables that are no settings: where programs lie (`service.parts`), the Git hook's (deploy/git), and what
-#: Kubernetes tells every pod of a Service that is named kfp-triggers.
-ELSEWHERE = (f"{PREFIX}PARTS__", f"{PREFIX}HOOK_", f"{PREFIX}SERVICE_", f"{PREFIX}PORT")
 
 
 class _Group(BaseModel):
@@ -160,49 +154,9 @@ class _Environment(EnvSettingsSource):
         super().__init__(settings_cls)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        # Files are read layer by layer: a file in the environment is over a plain value in up.env.
-        found = dict(_read_files(_up(self._home / "data" / "up.env"))) | dict(_read_files(os.environ))
-        _refuse_unknown(found)
+        found = variables(self._home)
+        refuse_unknown(found, list(_variables()), _plainly)
         return {name.lower(): text for name, text in found.items()}
-
-
-def _up(path: Path) -> dict[str, str]:
-    try:
-        words = shlex.split(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    pairs = (word.partition("=") for word in words)
-    return {name: value for name, _, value in pairs if name != f"{PREFIX}HOME"}
-
-
-def _read_files(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for name, value in environ.items():
-        # A backend's files are settings of their own: they are read again and again.
-        plainly = name.startswith((*ELSEWHERE, f"{PREFIX}BACKENDS__"))
-        if plainly or not (name.startswith(PREFIX) and name.endswith("_FILE")):
-            yield name, value
-            continue
-        plain = name.removesuffix("_FILE")
-        if plain in environ:
-            raise Refused(f"both {plain} and {name} are set: leave one out")
-        try:
-            yield plain, Path(value).read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise Refused(f"{name}: cannot read {value}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise Refused(f"{name}: {value} is not UTF-8 text") from error
-
-
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    """A misspelt variable would otherwise be a setting that silently does not hold."""
-    known = list(_variables())
-    unknown = [
-        f"  {name}: there is no such setting{_near(name, known)}"
-        for name in sorted(environ)
-        if name.upper().startswith(PREFIX) and _plainly(name.upper()) not in known and not name.startswith(ELSEWHERE)
-    ]
-    if unknown:
-        raise Refused("settings that cannot be used:\n" + "\n".join(unknown))
 
 
 def _plainly(name: str) -> str:
@@ -216,11 +170,6 @@ def _variables() -> Iterator[str]:
         yield f"{PREFIX}{name.upper()}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, _Group):
             yield from (f"{PREFIX}{name.upper()}__{inner.upper()}" for inner in field.annotation.model_fields)
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 class Settings(BaseSettings):
@@ -300,7 +249,7 @@ def _said(item: Any) -> str:
     kind: Any = Settings
     for step in item["loc"][:-1]:
         kind = BackendSettings if kind == dict[str, BackendSettings] else kind.model_fields[step].annotation
-    return f"there is no such setting{_near(str(item['loc'][-1]), list(kind.model_fields))}"
+    return f"there is no such setting{near(str(item['loc'][-1]), list(kind.model_fields))}"
 
 
 def _backend(home: Path, name: str, given: BackendSettings, pace: PaceSettings) -> BackendSettings:
