@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from service.errors import ServiceError
-from service.flow.sweep import sweep
+from service.flow.sweep import PACED, ring_paced, sweep
 from service.flow.watch import watch
 from service.ledger import Claim
 from service.log import logger
@@ -24,6 +24,7 @@ class Duty:
     name: str
     every: float
     do: Callable[[App], None]
+    alone: bool = True  #: in one process at a time, under a lease
 
 
 class Duties:
@@ -35,7 +36,11 @@ class Duties:
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(duty,), name=duty.name, daemon=True)
-            for duty in (Duty("sweep", pace.sweep, sweep), Duty("watch", pace.watch, watch))
+            for duty in (
+                Duty("sweep", pace.sweep, sweep),
+                Duty("watch", pace.watch, watch),
+                Duty("paced", PACED, ring_paced, alone=False),
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -49,6 +54,8 @@ class Duties:
     def _run(self, duty: Duty) -> None:
         while not self._stop.wait(duty.every):
             self._once(duty)
+        if not duty.alone:
+            return
         try:
             self._app.ledger.leases.give_back(duty.name, self._app.holder)
         except ServiceError as error:
@@ -58,7 +65,7 @@ class Duties:
         now = self._app.clock.now()
         taken = Claim(holder=self._app.holder, now=now, until=now + max(self._lease, timedelta(seconds=2 * duty.every)))
         try:
-            if self._app.ledger.leases.take(duty.name, taken):
+            if not duty.alone or self._app.ledger.leases.take(duty.name, taken):
                 duty.do(self._app)
         except ServiceError as error:
             logger.warning("duty_postponed", duty=duty.name, detail=error.detail)

@@ -15,7 +15,7 @@ from service.kubeflowapi import Api, Json, contains, equals, where
 from service.kubeflowcheck import check
 from service.kubeflowerrors import Refusal
 from service.kubeflowpipelines import Pipelines, Resolved
-from service.kubeflowruns import text_of
+from service.kubeflowruns import key_of, text_of
 from service.kubeflowspec import cached, spec_of
 from service.kubeflowwatch import Watch, reason
 from service.ledger import Rate
@@ -72,7 +72,7 @@ class KubeflowBackend:
         }
         pages = self._api.pages("look for a run", "runs.run_service_list_runs", "runs", **query)
         runs = [run for page in pages for run in page]
-        return [str(run["run_id"]) for run in runs if str(run.get("display_name") or "").split()[-1:] == [run_key]]
+        return [str(run["run_id"]) for run in runs if key_of(run) == run_key]
 
     def create(self, job: Job) -> str:
         """Make the run and return KFP's id. A Temporary that comes before the POST says that nothing happened."""

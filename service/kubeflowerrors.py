@@ -65,6 +65,15 @@ class Answer:
         return self.headers.get(name.lower())
 
     @property
+    def is_kfps(self) -> bool:
+        """Whether it says what is wrong as KFP does, and not as a gateway before it."""
+        try:
+            found = json.loads(self.data)
+        except ValueError:
+            return False
+        return isinstance(found, dict) and bool({"message", "error_message", "error"} & set(found))
+
+    @property
     def is_page(self) -> bool:
         """Whether it is HTML, and so nothing that KFP said."""
         kind = self.headers.get("content-type", "").lower()
@@ -83,7 +92,7 @@ def refused(answer: Answer, posted: bool) -> ServiceError:
         return Refusal(told, status, said)
     if status < 500 and (status < 400 or answer.is_page):
         return Page(_page(answer), delay=_PERSON, nothing_happened=True)
-    if status == 404 and said == "Not Found":  # what a thing is not found is always told: so this path is not
+    if status == 404 and (said == "Not Found" or not answer.is_kfps):  # a thing that is not there is always named
         told = "404: what answers has no such API; is the endpoint right, and KFP 2.0 or later?"
         return Page(told, delay=_PERSON, nothing_happened=True)
     if status in {408, 425} or (status >= 500 and not any(mark in said for mark in _BAD_INPUT)):

@@ -22,13 +22,16 @@ Json = Mapping[str, Any]
 OPEN = ("PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED", "")
 
 _KEY = re.compile(r"[a-z2-7]{16}")
+_CLONE = re.compile(r"Clone( \(\d+\))? of ")  # as KFP's UI names a run that a person made from another
 _TRIED = re.compile(r"\(\d+(:.*)?\)$")
 _SAID_AT_MOST = 500
 _NO_REASON = "KFP gives no reason"
 
 
 def key_of(run: Json) -> str:
-    """The run key that the run's name ends in, "" when it ends in nothing like one."""
+    """The run key that the run's name ends in, "" when it ends in nothing like one, or a person cloned the run."""
+    if _CLONE.match(str(run.get("display_name") or "")):
+        return ""
     words = str(run.get("display_name") or "").split()
     return words[-1] if words and _KEY.fullmatch(words[-1]) else ""
 

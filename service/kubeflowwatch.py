@@ -99,7 +99,9 @@ class Watch:
                     self._bare.pop(run_id, None)  # it was taken up again
                     round_.seen[run_id] = found
             elif (key := key_of(run)) and (found.state not in _ENDED or self._is_news(run_id, found) or round_.awaited):
-                round_.others[run_id] = Sighting(backend_id=run_id, run_key=key, observed=found)
+                round_.others[run_id] = Sighting(
+                    backend_id=run_id, run_key=key, display_name=str(run["display_name"]), observed=found
+                )
 
     def _is_news(self, run_id: str, found: Observed) -> bool:
         """Whether this end was not told before."""

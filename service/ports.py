@@ -86,6 +86,7 @@ class Sighting:
 
     backend_id: str
     run_key: str
+    display_name: str
     observed: Observed
 
 

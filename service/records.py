@@ -137,7 +137,23 @@ class RunRecord:
     document: Mapping[str, Any] = field(default_factory=dict)  #: values that go by the event document
     retry_of: str = ""  #: run key of the generation before
     cancel_reason: str = ""
-    cancel_sent_at: datetime | None = None
+    cancel_sent_at: datetime | None = None  #: when its backend was first told to end it
+    cancel_told_at: datetime | None = None  #: and when last
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRun:
+    """Of a run that a backend has, what is needed at each look: there may be thousands."""
+
+    run_key: str
+    state: State
+    backend: str
+    backend_id: str
+    time_limit: float
+    created_at: datetime
+    submitted_at: datetime | None
+    cancel_asked_at: datetime | None
+    cancel_sent_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,8 +95,10 @@ class BackendSettings(_Group):
     cookies_file: Path | None = Field(None, description="file with it; read again when it changes")
     ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     verify_tls: bool = True
-    timeout: float = Field(20.0, gt=0, description="seconds that one call may take; less than the lease and settle")
-    settle: float | None = Field(None, ge=0, description="seconds; none: pace.settle")
+    timeout: float = Field(20.0, gt=0, description="seconds that one call may take; less than the lease")
+    settle: float | None = Field(
+        None, ge=0, description="seconds, at least the lease and twice timeout; none: pace.settle"
+    )
     rate: float = Field(5.0, ge=0, description="runs made per second, by all workers together; 0: unlimited")
     burst: int = Field(10, gt=0, description="runs that may be made at once after a quiet time")
     polls: int = Field(60, gt=0, description="calls per minute that watching may cost")
@@ -265,8 +267,10 @@ def _backend(home: Path, name: str, given: BackendSettings, pace: PaceSettings) 
         problem = "is no name for a backend: lower-case letters, digits, - and _"
     elif sum(map(bool, (given.token, given.token_file, given.service_account))) > 1:
         problem = "give one of token, token_file and service_account"
-    elif given.timeout >= min(pace.lease, settle):
-        problem = "timeout: must be less than pace.lease and settle, or an answer comes after another may have asked"
+    elif given.timeout >= pace.lease:
+        problem = "timeout: must be less than pace.lease, or an answer comes after another may have asked"
+    elif settle < pace.lease + 2 * given.timeout:
+        problem = "settle: must be at least pace.lease and twice the timeout, the longest that a submission may take"
     if problem:
         raise Refused(f"settings that cannot be used:\n  backends.{name}.{problem}")
     files = {

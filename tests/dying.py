@@ -1,8 +1,8 @@
 """Processes that submit one run and are killed at a named point by the kernel: `python dying.py HOME`, orders on stdin.
 
-Imports everything once and forks for each order `{"point": …, "seed": …, "run_key": …}`, so that a hundred deaths cost
-seconds. The points are outside the service's code: around the calls that it makes through its ports, and at the
-database's commit.
+Imports everything once and forks for each order `{"point": …, "seed": …, "run_key": …}`, side by side, so that a
+hundred deaths cost seconds, and are fresh when somebody else takes over. Prints how each ended. The points are outside
+the service's code: around the calls that it makes through its ports, on the wire, and at the database's commit.
 """
 
 import json
@@ -10,8 +10,9 @@ import os
 import random
 import signal
 import sys
-import threading
+import time
 from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sqlalchemy import event
 
 import service.wiring
 from service.flow.submit import submit
-from service.settings import load
+from service.settings import Settings, load
 
 POINTS = ("before intent", "after intent", "post sent", "answer received", "before commit")
 
@@ -59,7 +60,7 @@ class Ledger:
 
 
 class Sending:
-    """A backend that dies a moment after its POST went out; the stub holds the answer back."""
+    """A backend that dies when its POST of the run is on the wire and the answer is waited for."""
 
     def __init__(self, real: Any, seed: int) -> None:
         self._real, self._seed = real, seed
@@ -68,7 +69,20 @@ class Sending:
         return getattr(self._real, name)
 
     def create(self, job: Any) -> str:
-        threading.Timer(random.Random(self._seed).uniform(0.05, 0.25), die).start()
+        putrequest, getresponse = HTTPConnection.putrequest, HTTPConnection.getresponse
+
+        def noted(connection: Any, method: str, url: str, *args: Any, **more: Any) -> None:
+            connection.wanted = (method, url)
+            putrequest(connection, method, url, *args, **more)
+
+        def waited_for(connection: Any, *args: Any, **more: Any) -> Any:
+            if connection.wanted[0] == "POST" and connection.wanted[1].endswith("/runs"):
+                time.sleep(random.Random(self._seed).uniform(0, 0.1))
+                die()
+            return getresponse(connection, *args, **more)
+
+        HTTPConnection.putrequest = noted  # type: ignore[method-assign]
+        HTTPConnection.getresponse = waited_for  # type: ignore[method-assign]
         return str(self._real.create(job))
 
 
@@ -103,15 +117,20 @@ def arranged(app: Any, point: str, seed: int) -> Any:
 
 def main() -> None:
     settings = load(Path(sys.argv[1]))
+    children = []
     for line in sys.stdin:
-        order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            with service.wiring.opened(settings, rings=False) as app:
-                submit(arranged(app, order["point"], order["seed"]), order["run_key"])
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
+        children.append(_child(settings, json.loads(line)))
+        time.sleep(0.1)  # two cores answer twenty at once too late for a quick time-out
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+
+
+def _child(settings: Settings, order: dict[str, Any]) -> int:
+    child = os.fork()
+    if child == 0:
+        with service.wiring.opened(settings, rings=False) as app:
+            submit(arranged(app, order["point"], order["seed"]), order["run_key"])
+        os._exit(0)
+    return child
 
 
 if __name__ == "__main__":

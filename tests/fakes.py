@@ -74,6 +74,7 @@ class FakeBackend:
     rate: Rate | None = None
     defaults: Defaults = field(default_factory=Defaults)
     jobs: list[Job] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)  #: by run key
     retried: list[str] = field(default_factory=list)
     stale: bool = False  #: it shows no run that it was not asked about by its id
 
@@ -89,7 +90,7 @@ class FakeBackend:
 
     def find(self, run_key: str) -> Sequence[str]:
         if self.away:
-            raise Temporary("the backend does not answer")
+            raise Temporary("the backend does not answer", nothing_happened=True)
         return [] if self.stale else [backend_id for key, backend_id in self.created if key == run_key]
 
     def create(self, job: Job) -> str:
@@ -99,6 +100,7 @@ class FakeBackend:
         backend_id = f"id-{len(self.created)}"
         self.created.append((job.run_key, backend_id))
         self.jobs.append(job)
+        self.names[job.run_key] = job.display_name
         self.seen[backend_id] = Observed(state=State.RUNNING)
         if problem := self.after_create:
             self.after_create = None
@@ -110,7 +112,7 @@ class FakeBackend:
             raise Temporary("the backend does not answer")
         seen = {one: self.seen.get(one, Observed(state=State.GONE)) for one in backend_ids}
         others = [
-            Sighting(backend_id=one, run_key=key, observed=self.seen[one])
+            Sighting(backend_id=one, run_key=key, display_name=self.names.get(key, ""), observed=self.seen[one])
             for key, one in self.created
             if one not in seen and self.seen[one].state is State.RUNNING and not self.stale
         ]

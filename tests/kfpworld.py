@@ -24,8 +24,8 @@ from service.store.migrate import upgrade
 from service.wiring import opened
 from triggers.event import Delivery
 
-PACE = {"lease": 1.0, "sweep": 0.1, "takeover": 0.0, "settle": 1.6, "watch": 0.05, "reload": 0.0}
-TIMEOUT = 0.8
+PACE = {"lease": 1.0, "sweep": 0.1, "takeover": 0.0, "settle": 2.3, "watch": 0.05, "reload": 0.0}
+TIMEOUT = 0.6
 SOURCES = """
 apiVersion: kfp-triggers/v1
 sources:

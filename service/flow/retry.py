@@ -29,5 +29,7 @@ def anew(app: App, item: RunRecord) -> DecisionRecord:
     if item.state not in TERMINAL:
         raise Permanent(f"run {item.run_key} is {item.state}: cancel it first")
     decision = app.ledger.decisions.again(item, app.clock.now())
+    if decision.run_key:
+        raise Permanent(f"run {item.run_key} was started anew already: see run {decision.run_key}")
     app.bell.ring("decisions.ask", decision.id)
     return decision

@@ -21,7 +21,7 @@ from service.ports import App, Backend, Job
 from service.records import Double, RunRecord, Transition
 from triggers.reason import Reason
 
-FULL_AGAIN = timedelta(seconds=30)  #: how often a run that waits for room looks by itself
+FULL_AGAIN = timedelta(seconds=30)  #: how often a run that waits for room, or for its backend, looks by itself
 TRIES = 10  #: unclear answers to one run, each followed by a search that found none, after which it is given up
 
 
@@ -41,26 +41,22 @@ def submit(app: App, run_key: str) -> None:
     if item is None or item.state not in {State.READY, State.SUBMITTING}:
         return
     backend = app.backends.get(item.backend)
-    if backend is not None and _put_off(app, item, backend):
+    if backend is None or _is_full(app, item, backend):
+        why = Reason.BACKEND_BUSY.text if backend else f"no backend is named {item.backend}: name it in the settings"
+        app.ledger.queue.postpone(item.run_key, item.state, app.clock.now() + FULL_AGAIN, why, holder="")
         return
     taken = app.claim()
-    before = app.ledger.queue.begin(item, taken, backend.rate if backend else None)
+    before = app.ledger.queue.begin(item, taken, backend.rate)
     if before is None:
         return
     with bound(event_id=item.event_id, rule=item.rule, run_key=run_key):
-        if backend is None:
-            _end(app, item, taken, Reason.BACKEND_REFUSED, f"no backend is named {item.backend}")
-            return
         _try(_Try(app, before, backend, taken))
 
 
-def _put_off(app: App, item: RunRecord, backend: Backend) -> bool:
-    """Leave a run be while its backend is full: the end of another one hurries it along (`watch`)."""
-    now = app.clock.now()
-    if item.state is not State.READY or item.due_at is None or item.due_at > now or backend.has_room():
-        return False
-    app.ledger.queue.postpone(item.run_key, State.READY, now + FULL_AGAIN, Reason.BACKEND_BUSY.text)
-    return True
+def _is_full(app: App, item: RunRecord, backend: Backend) -> bool:
+    """Whether it has no room for a run that is due: the end of another one hurries it along (`watch`)."""
+    due = item.state is State.READY and item.due_at is not None and item.due_at <= app.clock.now()
+    return due and not backend.has_room()
 
 
 def _try(one: _Try) -> None:
@@ -80,6 +76,8 @@ def _send(one: _Try) -> None:
     job = _prepared(one.app, one.item, one.backend)
     if one.app.clock.now() >= one.taken.until:
         logger.warning("claim_lost", step="submit")
+        why = "what it refers to was looked up for too long"
+        _move(one.app, one.item, one.taken, State.READY, Reason.BACKEND_BUSY, why, due_at=one.app.clock.now())
         return
     _submitted(one, one.backend.create(job), Reason.ACCEPTED)
 
@@ -147,10 +145,11 @@ def _tell(app: App, item: RunRecord, backend_id: str, reason: Reason) -> None:
     logger.info("run_submitted", backend=item.backend, backend_id=backend_id, reason=reason, seconds=round(seconds, 3))
     if reason is Reason.ADOPTED:
         metrics.adoption_seconds.labels(backend=item.backend).observe(seconds)
-    _ring_next(app, item)
+    ring_next(app, item)
 
 
-def _ring_next(app: App, item: RunRecord) -> None:
+def ring_next(app: App, item: RunRecord) -> None:
+    """Tell a worker of the next run of its rule on its subject."""
     if after := app.ledger.queue.next_of(item):
         app.bell.ring("runs.submit", after)
 
@@ -166,7 +165,9 @@ def found_double(app: App, item: RunRecord, backend_id: str) -> None:
 def _not_now(one: _Try, error: Temporary) -> None:
     """Surely not sent: ready again soon. Perhaps sent: stays as it is until the settle time is over."""
     metrics.submissions.labels(backend=one.item.backend, outcome="later").inc()
-    if error.nothing_happened:
+    if one.item.state is State.SUBMITTING:  # only the search failed: an earlier try may have been heard all the same
+        _later(one, error.detail, error.delay)
+    elif error.nothing_happened:
         due = one.app.clock.now() + timedelta(seconds=error.delay)
         _move(one.app, one.item, one.taken, State.READY, Reason.BACKEND_BUSY, error.detail, due_at=due)
     else:
@@ -185,7 +186,7 @@ def _end(app: App, item: RunRecord, taken: Claim, reason: Reason, detail: str) -
         metrics.submissions.labels(backend=item.backend, outcome="refused").inc()
         logger.error("run_refused", backend=item.backend, detail=detail)
         admit(app)
-        _ring_next(app, item)
+        ring_next(app, item)
 
 
 def _move(app: App, item: RunRecord, taken: Claim, after: State, reason: Reason, detail: str, **changes: Any) -> bool:

@@ -16,6 +16,7 @@ from service.flow.submit import submit
 from service.log import logger
 from service.ports import App
 
+PACED = 0.5  #: seconds between two looks at what a rate had put off
 LIMIT = 200  #: rows of a kind in one sweep; the next one takes the rest
 
 
@@ -30,6 +31,18 @@ def sweep(app: App) -> None:
     young = timedelta(seconds=app.pace.takeover)
     for item in app.ledger.runs.unrecorded(now - timedelta(days=7), now - young):
         record(app, item)
+
+
+def ring_paced(app: App) -> None:
+    """Ring for what a backend's rate had put off and is due now: no faster, and no slower, than it allows.
+
+    Called by `service.duties` every half second, in each process: a ring too many is lost by whoever claims later.
+    """
+    now = app.clock.now()
+    for name, backend in app.backends.items():
+        if backend.rate is not None:
+            for key in app.ledger.queue.due(now, 1 + int(backend.rate.per_second * PACED), name):
+                app.bell.ring("runs.submit", key)
 
 
 def _each(app: App, task: str, due: Callable[[datetime, int], Sequence[str]], step: Callable[[App, str], None]) -> None:

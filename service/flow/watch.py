@@ -6,87 +6,109 @@ each backend: a dead one holds up no other.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from service import metrics
 from service.errors import ServiceError
-from service.flow.admit import admit, make_room
+from service.flow.admit import make_room
+from service.flow.cancel import GIVE_UP, ToEnd, cancel_here, cancel_there
 from service.flow.record import record
 from service.flow.submit import adopt, found_double
-from service.lifecycle import IN_BACKEND, TERMINAL, State
+from service.lifecycle import MOVES, TERMINAL, State
 from service.log import bound, logger
-from service.ports import App, Look, Observed, Sighting
-from service.records import RunRecord, Transition
+from service.ports import App, Observed, Sighting
+from service.records import OpenRun, RunRecord, Transition
 from triggers.reason import Reason
 
-ASK_AGAIN = timedelta(seconds=60)  #: how often a backend is told again to end a run that does not end
-GIVE_UP = timedelta(minutes=10)  #: after its end was asked for: its lock is let go of though its backend goes on
+PATIENCE = 5.0  #: seconds that one backend may keep the looks at the others from beginning anew
 
 
 def watch(app: App) -> None:
-    """One look at every backend."""
-    _cancel_what_was_asked(app)
-    open_runs: dict[str, list[RunRecord]] = {name: [] for name in app.backends}
+    """One look at every backend, each in a thread of its own; one that hangs is left to itself."""
+    open_runs: dict[str, list[OpenRun]] = {name: [] for name in app.backends}
     for item in app.ledger.runs.in_backends():
         open_runs.setdefault(item.backend, []).append(item)
+    to_end = cancel_here(app)
     awaited = app.ledger.runs.awaited()
     threads = [
-        threading.Thread(target=_look, args=(app, name, items, name in awaited), name=f"watch {name}", daemon=True)
+        threading.Thread(
+            target=_visit, args=(app, name, items, to_end, name in awaited), name=f"watch {name}", daemon=True
+        )
         for name, items in open_runs.items()
         if name in app.backends
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE)
 
 
-def _look(app: App, name: str, items: Sequence[RunRecord], awaited: bool) -> None:
+def _visit(app: App, name: str, items: Sequence[OpenRun], to_end: Sequence[ToEnd], awaited: bool) -> None:
     try:
+        cancel_there(app, name, to_end)
         look = app.backends[name].observe([item.backend_id for item in items], awaited=awaited)
-        _see(app, look, items)
-        for sighting in look.others:
-            other(app, name, sighting)
     except ServiceError as error:
         logger.warning("backend_unavailable", backend=name, detail=error.detail)
+        return
     except Exception:
         logger.exception("watch_failed", backend=name)
-
-
-def _see(app: App, look: Look, items: Sequence[RunRecord]) -> None:
+        return
     for item in items:
-        observed = look.seen.get(item.backend_id)
-        with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
-            if observed is not None and observed.state is not item.state:
-                arrive(app, item, _as_asked(item, observed))
-            elif _is_ending(app, item):
-                _give_up(app, item)
-            elif item.cancel_asked_at is None and _overdue(app, item):
-                logger.warning("run_over_time_limit", seconds=item.time_limit)
-                app.ledger.runs.ask_to_cancel(item.run_key, app.clock.now(), Reason.TIME_LIMIT)
+        if (observed := look.seen.get(item.backend_id)) is not None:
+            _alone(item.run_key, partial(_see, app, item, observed))
+    for sighting in look.others:
+        _alone(sighting.run_key, partial(other, app, name, sighting))
+
+
+def _alone(run_key: str, do: Callable[[], object]) -> None:
+    """What goes wrong with one run is no other's trouble."""
+    try:
+        do()
+    except ServiceError as error:
+        logger.warning("run_not_followed", run_key=run_key, detail=error.detail)
+    except Exception:
+        logger.exception("run_not_followed", run_key=run_key)
+
+
+def _see(app: App, one: OpenRun, observed: Observed) -> None:
+    """A backend may say that a run that was running is pending again, as after a retry: that is no move."""
+    late = one.cancel_asked_at is None and _overdue(app, one)
+    if observed.state not in MOVES[one.state] and not late and not _is_ending(app, one):
+        return
+    item = app.ledger.runs.get(one.run_key)
+    if item is None or item.state is not one.state:  # somebody was faster
+        return
+    with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
+        if observed.state in MOVES[item.state]:
+            arrive(app, item, _as_asked(item, observed))
+        elif _is_ending(app, item):
+            _give_up(app, item)
+        elif late:
+            logger.warning("run_over_time_limit", seconds=item.time_limit)
+            app.ledger.runs.ask_to_cancel(item.run_key, app.clock.now(), Reason.TIME_LIMIT)
 
 
 def _as_asked(item: RunRecord, observed: Observed) -> Observed:
     """KFP ends a terminated run as FAILED, and does not always say in its history that it was terminated."""
-    if observed.state is State.FAILED and item.cancel_sent_at is not None:
-        return replace(observed, state=State.CANCELLED)
-    return observed
+    if observed.state is not State.FAILED or item.cancel_sent_at is None:
+        return observed
+    before = observed.ended_at is not None and observed.ended_at < item.cancel_sent_at - timedelta(seconds=2)
+    return observed if before else replace(observed, state=State.CANCELLED)
 
 
-def _overdue(app: App, item: RunRecord) -> bool:
+def _overdue(app: App, item: OpenRun) -> bool:
     """A backend may have its own limit; this is for one that has none or does not keep it."""
     since = item.submitted_at or item.created_at
     return (app.clock.now() - since).total_seconds() > item.time_limit + 60
 
 
-def _is_ending(app: App, item: RunRecord) -> bool:
+def _is_ending(app: App, item: OpenRun | RunRecord) -> bool:
     """Whether its backend was told to end it so long ago that it never will, as where nothing moves a run on."""
-    if item.cancel_asked_at is None or item.cancel_sent_at is None:
-        return False
-    return app.clock.now() - item.cancel_asked_at > GIVE_UP
+    return item.cancel_sent_at is not None and app.clock.now() - item.cancel_sent_at > GIVE_UP
 
 
 def _give_up(app: App, item: RunRecord) -> None:
@@ -100,7 +122,7 @@ def _give_up(app: App, item: RunRecord) -> None:
 def other(app: App, backend: str, sighting: Sighting) -> None:
     """A run that the backend has and that was not asked about."""
     item = app.ledger.runs.get(sighting.run_key)
-    if item is None or item.backend != backend:  # of somebody else's
+    if item is None or item.backend != backend or item.display_name != sighting.display_name:  # somebody else's
         return
     with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
         if item.state in {State.READY, State.SUBMITTING} and not item.holder:
@@ -171,48 +193,3 @@ def _reason(item: RunRecord, observed: Observed) -> Reason:
     if observed.state is State.GONE:
         return Reason.VANISHED
     return Reason.INTERRUPTED if observed.interrupted else Reason.OBSERVED_STATE
-
-
-def _cancel_what_was_asked(app: App) -> None:
-    now = app.clock.now()
-    for item in app.ledger.runs.to_cancel():
-        with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
-            if item.state in {State.WAITING, State.READY}:
-                _cancel_here(app, item)
-            elif _to_be_told(item, now) and _cancel_there(app, item.backend, item.backend_id):
-                app.ledger.runs.cancel_sent(item.run_key, now)
-    for found in app.ledger.runs.doubles(open_only=True):
-        if _cancel_there(app, found.backend, found.backend_id):
-            app.ledger.runs.double_cancelled(found, now)
-
-
-def _to_be_told(item: RunRecord, now: datetime) -> bool:
-    return item.state in IN_BACKEND and (item.cancel_sent_at is None or now - item.cancel_sent_at > ASK_AGAIN)
-
-
-def _cancel_there(app: App, backend: str, backend_id: str) -> bool:
-    """Tell the backend to end it; False when it could not be told."""
-    if backend not in app.backends:
-        return False
-    try:
-        app.backends[backend].cancel(backend_id)
-    except ServiceError as error:
-        logger.warning("cancel_failed", backend=backend, detail=error.detail)
-        return False
-    return True
-
-
-def _cancel_here(app: App, item: RunRecord) -> None:
-    now = app.clock.now()
-    move = Transition(
-        run_key=item.run_key,
-        at=now,
-        before=item.state,
-        after=State.CANCELLED,
-        reason=Reason.CANCEL_ASKED,
-        detail="before its backend had it",
-    )
-    if app.ledger.runs.move(move, ended_at=now):
-        metrics.runs_ended.labels(rule=item.rule, state=State.CANCELLED).inc()
-        logger.info("run_ended", state=State.CANCELLED, error="")
-        admit(app)

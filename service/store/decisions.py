@@ -92,7 +92,10 @@ class SqlDecisions:
         return judged
 
     def again(self, item: RunRecord, now: datetime) -> DecisionRecord:
-        """A decision for the next generation of an ended run, due now; the one that is there if it was asked twice."""
+        """A decision for the next generation of an ended run, due now; the one that is there if it was asked twice.
+
+        One that came to nothing, as when a lookup failed, is asked once more.
+        """
         same = (decision.c.event_id == item.event_id, decision.c.rule == item.rule)
         wanted = select(decision).where(*same, decision.c.generation == item.generation + 1)
         with self._database.write() as connection:
@@ -113,6 +116,11 @@ class SqlDecisions:
                     )
                 )
                 row = connection.execute(wanted).one()
+            elif not row.run_key and row.due_at is None:
+                waits = {"outcome": "wait", "reason": Reason.REPLAYED, "detail": Reason.REPLAYED.text}
+                connection.execute(
+                    update(decision).where(decision.c.id == row.id).values(**waits, **claims.let_go(now))
+                )
             return record(row)
 
     def claim(self, decision_id: str, taken: Claim) -> DecisionRecord | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, exists, func, insert, select, update
 
 from service.ledger import Claim, Rate
 from service.lifecycle import State
@@ -31,6 +31,19 @@ def _is_behind(connection: Connection, item: RunRecord) -> bool:
         return False
     older = (run.c.id < item.id, run.c.state.in_([State.READY, State.SUBMITTING]))
     return connection.scalar(select(run.c.id).where(*_same(item), *older).limit(1)) is not None
+
+
+def _blocked() -> ColumnElement[bool]:
+    """As `_is_behind`, of any row: what cannot begin must not stand before what can."""
+    older = run.alias("older")
+    before = (
+        older.c.rule == run.c.rule,
+        older.c.subject == run.c.subject,
+        older.c.backend == run.c.backend,
+        older.c.id < run.c.id,
+        older.c.state.in_([State.READY, State.SUBMITTING]),
+    )
+    return (run.c.state == State.READY) & (run.c.subject != "") & exists().where(*before)
 
 
 def _put_off(connection: Connection, item: RunRecord, taken: Claim, rate: Rate | None) -> bool:
@@ -82,6 +95,7 @@ class SqlQueue:
             run.c.state.in_([State.READY, State.SUBMITTING]),
             run.c.due_at <= micros(taken.now),
             run.c.lease_until < micros(taken.now),
+            (run.c.state == State.SUBMITTING) | run.c.cancel_asked_at.is_(None),
         )
         with self._database.write() as connection:
             if connection.execute(select(run.c.id).where(*free).with_for_update()).one_or_none() is None:
@@ -142,12 +156,13 @@ class SqlQueue:
             granted += [row.run_key for row in waiting if _grant(connection, row, now)]
         return granted
 
-    def due(self, now: datetime, limit: int) -> Sequence[str]:
-        """Keys of runs that are to be submitted, the longest due first."""
+    def due(self, now: datetime, limit: int, backend: str | None = None) -> Sequence[str]:
+        """Keys of runs that are to be submitted, to one backend or to any, the longest due first."""
+        where = [] if backend is None else [run.c.backend == backend]
         with self._database.read() as connection:
             rows = connection.execute(
                 select(run.c.run_key)
-                .where(run.c.due_at <= micros(now), run.c.lease_until < micros(now))
+                .where(run.c.due_at <= micros(now), run.c.lease_until < micros(now), ~_blocked(), *where)
                 .order_by(run.c.due_at)
                 .limit(limit)
             )

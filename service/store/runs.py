@@ -8,12 +8,12 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 from ulid import ULID
 
 from service import lifecycle
 from service.lifecycle import IN_BACKEND, TERMINAL, State
-from service.records import Double, Edge, Query, RunRecord, Transition
+from service.records import Double, Edge, OpenRun, Query, RunRecord, Transition
 from service.store import claims, lineage
 from service.store.database import Database, maybe_moment, micros, moment
 from service.store.paging import among, equals, page
@@ -58,6 +58,8 @@ def shift(connection: Connection, move: Transition, changes: Mapping[str, Any], 
     still = [run.c.run_key == move.run_key, run.c.state == move.before]
     if holder is not None:
         still.append(run.c.holder == holder)
+    if move.after in TERMINAL:  # one that was taken up again may have been recorded late, at its first end
+        changes = {"recorded_at": None, **changes}
     changed = connection.execute(
         update(run).where(*still).values(state=move.after, reason=move.reason, detail=move.detail, **changes)
     )
@@ -120,12 +122,14 @@ class SqlRuns:
 
     def cancel_sent(self, run_key: str, now: datetime) -> None:
         """Its backend was told to end it."""
+        first = func.coalesce(run.c.cancel_sent_at, micros(now))
         with self._database.write() as connection:
-            connection.execute(update(run).where(run.c.run_key == run_key).values(cancel_sent_at=micros(now)))
+            told = update(run).where(run.c.run_key == run_key)
+            connection.execute(told.values(cancel_sent_at=first, cancel_told_at=micros(now)))
 
     def revive(self, move: Transition) -> bool:
         """A run that had ended runs again in its backend: its end, and what was recorded of it, are void."""
-        ended = dict.fromkeys(("ended_at", "recorded_at", "cancel_asked_at", "cancel_sent_at"))
+        ended = dict.fromkeys(("ended_at", "recorded_at", "cancel_asked_at", "cancel_sent_at", "cancel_told_at"))
         texts = dict.fromkeys(("error", "failed_task", "cancel_reason"), "")
         with self._database.write() as connection:
             begun = {"submitted_at": micros(move.at)}  # its time limit counts anew
@@ -186,9 +190,26 @@ class SqlRuns:
         found = self._all(select(run).where(run.c.run_key == run_key))
         return found[0] if found else None
 
-    def in_backends(self) -> Sequence[RunRecord]:
+    def in_backends(self) -> Sequence[OpenRun]:
         """Those that a backend has and that have not ended."""
-        return self._all(select(run).where(run.c.state.in_(IN_BACKEND)).order_by(run.c.id))
+        wanted = select(*(run.c[item.name] for item in fields(OpenRun))).where(run.c.state.in_(IN_BACKEND))
+        with self._database.read() as connection:
+            return [
+                OpenRun(
+                    run_key=key,
+                    state=State(state),
+                    backend=backend,
+                    backend_id=backend_id,
+                    time_limit=limit / 1e6,
+                    created_at=moment(created),
+                    submitted_at=maybe_moment(submitted),
+                    cancel_asked_at=maybe_moment(asked),
+                    cancel_sent_at=maybe_moment(sent),
+                )
+                for key, state, backend, backend_id, limit, created, submitted, asked, sent in connection.execute(
+                    wanted.order_by(run.c.id)
+                )
+            ]
 
     def awaited(self) -> Collection[str]:
         """The backends of which somebody waits for an answer to a submission."""

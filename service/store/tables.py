@@ -167,6 +167,7 @@ run = Table(
     _text("retry_of"),
     _text("cancel_reason"),
     _time("cancel_sent_at", nullable=True),
+    _time("cancel_told_at", nullable=True),
     Index(None, "state"),
     Index(None, "rule", "subject"),
     Index(None, "rule", "id"),

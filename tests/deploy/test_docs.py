@@ -21,8 +21,8 @@ import pytest
 import yaml
 from kfpserver import SPEC, Stub, kfp_stub
 
+from service.flow.cancel import ASK_AGAIN, GIVE_UP
 from service.flow.submit import TRIES
-from service.flow.watch import ASK_AGAIN, GIVE_UP
 from service.lifecycle import OF_KFP
 from service.packages import KFP_AT_MOST
 from service.settings import BackendSettings, PaceSettings, load
@@ -33,7 +33,7 @@ from triggers.sourcefile import load_sources
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 KUBEFLOW = ROOT / "docs/kubeflow.md"
-PACE = {"LEASE": "2", "SETTLE": "2", "SWEEP": "0.2", "TAKEOVER": "0", "WATCH": "0.1"}
+PACE = {"LEASE": "2", "SETTLE": "5", "SWEEP": "0.2", "TAKEOVER": "0", "WATCH": "0.1"}
 LANGUAGES = {"sh", "toml", "yaml", "json", "python"}
 KINDS = {"", "cluster", "background"}
 

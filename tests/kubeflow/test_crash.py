@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,42 +20,23 @@ ROOT = Path(__file__).parents[2]
 SEEDS = 20
 
 
-@contextmanager
-def dying(place: Place):  # type: ignore[no-untyped-def]
-    """Where processes are made to die; gives the function that orders one."""
-    argv = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "dying.py"), str(place.home)]
-    process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin
-    assert process.stdout
-    stdin, stdout = process.stdin, process.stdout
-
-    def order(point: str, seed: int, run_key: str) -> int:
-        stdin.write(json.dumps({"point": point, "seed": seed, "run_key": run_key}) + "\n")
-        stdin.flush()
-        return int(stdout.readline())
-
-    try:
-        yield order
-    finally:
-        stdin.close()
-        process.wait(timeout=20)
-        stdout.close()
-
-
 def die_at(place: Place, points: Sequence[str], seeds: int) -> None:
     """A run for each point and seed, each submitted by a process that is killed there."""
+    orders = []
     with place.opened() as app:
-        keys = {}
         for point in points:
             for seed in range(seeds):
-                decide(app, drop(app, f"{point}/{seed}.csv", sequencer=f"187A5B1C{len(keys):08X}"))
-                keys[point, seed] = runs(app)[-1].run_key
-    with dying(place) as order:
-        for (point, seed), key in keys.items():
-            if point == "post sent":
-                # The server makes the run at once, or only when the client is long gone.
-                place.stub.fault("hang_after" if seed % 2 else "hang_before", method="POST", path="/runs", seconds=0.4)
-            assert order(point, seed, key) == -9, point
+                decide(app, drop(app, f"{point}/{seed}.csv", sequencer=f"187A5B1C{len(orders):08X}"))
+                orders.append({"point": point, "seed": seed, "run_key": runs(app)[-1].run_key})
+    for order in orders:
+        if order["point"] == "post sent":
+            # The server makes the run at once, or only when the client's lease is long over.
+            hang, key = "hang_after" if order["seed"] % 2 else "hang_before", order["run_key"]
+            place.stub.fault(hang, method="POST", path="/runs", body=key, seconds=place.settings.pace.lease + 0.3)
+    argv = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "dying.py"), str(place.home)]
+    told = "".join(json.dumps(order) + "\n" for order in orders)
+    done = subprocess.run(argv, cwd=ROOT, input=told, capture_output=True, text=True, check=True, timeout=120)
+    assert json.loads(done.stdout.splitlines()[-1]) == [-9] * len(orders)
 
 
 def check_one_each(place: Place, app: App, within: float) -> float:

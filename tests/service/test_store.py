@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
+from sqlalchemy import text
 
 from service.errors import Refused, Temporary
-from service.ledger import Arrival, Ask, Claim, Judged
+from service.ledger import Arrival, Ask, Claim, Judged, Rate
 from service.lifecycle import ImpossibleMove, State
 from service.records import EventState, RunRecord, Transition
 from service.settings import StoreSettings
-from service.store import Store, migrate
-from service.store.database import has_wal_reset_bug, micros, moment
+from service.store import Store, migrate, pacing
+from service.store.database import Database, has_wal_reset_bug, micros, moment
 from service.store.writer import Writer
 from triggers.event import Delivery, Event, Reading, key_of
 from triggers.reason import Reason
@@ -298,3 +300,31 @@ def test_a_lease_has_one_holder_until_it_is_over_or_given_back(store: Store) -> 
     assert store.leases.take("sweep", claim(holder="a"))
     store.leases.give_back("sweep", "a")
     assert store.leases.take("sweep", claim(holder="b"))
+
+
+def test_a_store_with_runs_in_it_is_brought_up_to_date(tmp_path: Path) -> None:
+    database = Database(StoreSettings(url=f"sqlite:///{tmp_path / 'old.db'}"))
+    command.upgrade(migrate._config(database), "0001")
+    texts = {"id": "1" * 26, "run_key": "k", "decision_id": "1" * 26, "event_id": "1" * 26, "state": "ready"}
+    with database.write() as connection:
+        for table in ("delivery", "event", "decision", "run"):
+            columns = connection.exec_driver_sql(f"pragma table_info({table})").all()
+            values = {
+                name: texts.get(name, "[]" if kind == "JSON" else 0 if kind in {"BIGINT", "INTEGER"} else "1" * 26)
+                for _, name, kind, *_ in columns
+            }
+            marks = ", ".join(f":{name}" for name in values)
+            connection.execute(text(f"insert into {table} ({', '.join(values)}) values ({marks})"), values)  # noqa: S608 - names of ours
+    assert migrate.upgrade(database) == ("0001", "0002")
+    with database.read() as connection:
+        (row,) = connection.execute(text("select run_key, pipeline_digest, upload, document, subject from run"))
+    assert tuple(row) == ("k", "", 0, "{}", "")
+    database.close()
+
+
+def test_a_clock_that_was_set_back_costs_a_backend_no_more_than_a_burst(store: Store) -> None:
+    rate = Rate(per_second=5, burst=3)
+    for now in (NOW, NOW - timedelta(hours=1)):
+        with store.database.write() as connection:
+            taken = [pacing.take(connection, "kfp", rate, now + timedelta(seconds=step)) for step in range(4)]
+        assert taken[-1]

@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from service.flow.retry import anew, retry
 from service.flow.steps import step
 from service.flow.submit import submit
 from service.flow.sweep import sweep
+from service.flow.watch import watch
 from service.ledger import Rate
 from service.lifecycle import State
-from service.ports import Observed
-from service.records import Query, RunRecord, Transition
+from service.ports import Job, Observed
+from service.records import Query, RunRecord
 from triggers.event import Delivery
 from triggers.reason import Reason
 
@@ -70,6 +72,7 @@ def test_a_look_leaves_a_run_to_the_one_who_is_submitting_it(world: World, drop:
     begun = world.store.queue.begin(run, world.app.claim())
     assert begun is not None
     world.backend.created.append((run.run_key, "id-0"))
+    world.backend.names[run.run_key] = run.display_name
     world.backend.seen["id-0"] = Observed(state=State.RUNNING)
     world.later(2)
     assert only_run(world).state is State.SUBMITTING
@@ -130,6 +133,7 @@ def test_a_late_copy_of_a_run_that_was_cancelled_before_it_began_is_ended(world:
     world.later(1)
     assert only_run(world).state is State.CANCELLED
     world.backend.created.append((run.run_key, "id-7"))
+    world.backend.names[run.run_key] = run.display_name
     world.backend.seen["id-7"] = Observed(state=State.RUNNING)
     world.later(2)
     world.later(2)
@@ -162,23 +166,39 @@ def test_a_backend_that_is_away_for_a_day_costs_no_run(world: World, drop: Drop)
 
 def test_who_slept_past_the_lease_undoes_nothing(world: World, drop: Drop) -> None:
     drop()
-    run = only_run_after_decision(world)
-    first, late = world.app.claim(), only_run(world)
-    assert world.store.queue.begin(late, first) is not None
-    world.clock.forward(100)
-    now = world.store.runs.get(run.run_key)
-    assert now is not None
-    assert world.store.queue.begin(now, world.app.claim()) is not None
-    back = Transition(
-        run_key=run.run_key,
-        at=world.clock.now(),
-        before=State.SUBMITTING,
-        after=State.READY,
-        reason=Reason.BACKEND_BUSY,
-        detail="",
-    )
-    assert not world.store.runs.move(back, holder=first.holder)
+    key = only_run_after_decision(world).run_key
+    other = world.another_process("other")
+
+    def slept(job: Job) -> str:
+        world.clock.forward(100)
+        submit(other, key)  # nothing is there: it may be sent again
+        again = world.store.runs.get(key)
+        assert again is not None
+        assert world.store.queue.begin(again, other.claim()) is not None  # and the other one is just sending it
+        raise Temporary("refused", nothing_happened=True)
+
+    world.backend.create = slept  # type: ignore[method-assign]
+    submit(world.app, key)
     assert only_run(world).state is State.SUBMITTING
+    assert only_run(world).holder.startswith("other")
+
+
+def test_who_slept_past_the_lease_and_made_a_second_run_says_so(world: World, drop: Drop) -> None:
+    drop()
+    key = only_run_after_decision(world).run_key
+    other, create = world.another_process("other"), world.backend.create
+
+    def slept(job: Job) -> str:
+        world.backend.create = create  # type: ignore[method-assign]
+        world.clock.forward(100)
+        submit(other, key)
+        submit(other, key)
+        return create(job)
+
+    world.backend.create = slept  # type: ignore[method-assign]
+    submit(world.app, key)
+    assert only_run(world).backend_id == "id-0"
+    assert [one.backend_id for one in world.store.runs.doubles()] == ["id-1"]
 
 
 # Order and rate.
@@ -451,9 +471,8 @@ def test_a_run_that_its_backend_never_ends_lets_go_of_its_lock(world: World, dro
     drop()
     drop(key="incoming/b.csv", sequencer="187A5B1C2D3E4F51", request="R2")
     world.answer()
-    world.later(400)
-    world.later(1)
-    world.later(601)
+    for seconds in (400, 1, 1, 601):  # seen to run, asked to end, told, given up
+        world.later(seconds)
     world.answer()
     first, second = runs(world)
     assert (first.state, first.reason) == (State.FAILED, Reason.NOT_ENDED)
@@ -490,6 +509,84 @@ def test_a_run_that_was_retried_in_its_backends_own_pages_runs_again(world: Worl
     assert only_run(world).state is State.SUCCEEDED
     assert reasons(world, again.run_key)[-2:] == [Reason.REVIVED, Reason.OBSERVED_STATE]
     assert twice(world) == []
+
+
+def test_a_run_that_is_pending_again_after_a_retry_holds_up_no_other(world: World, drop: Drop) -> None:
+    drop()
+    drop(key="incoming/b.csv", sequencer="187A5B1C2D3E4F51", request="R2")
+    world.answer()
+    world.backend.seen["id-0"] = Observed(state=State.FAILED, error="no memory")
+    world.later(2)
+    retry(world.app, runs(world)[0])
+    world.backend.seen["id-0"] = Observed(state=State.SUBMITTED)
+    world.backend.seen["id-1"] = Observed(state=State.SUCCEEDED)
+    world.later(2)
+    assert [run.state for run in runs(world)] == [State.RUNNING, State.SUCCEEDED]
+
+
+def test_a_run_that_a_person_cloned_in_kfps_pages_is_nobodys_double(world: World, drop: Drop) -> None:
+    drop()
+    world.answer()
+    key = only_run(world).run_key
+    world.backend.created.append((key, "id-9"))
+    world.backend.seen["id-9"] = Observed(state=State.RUNNING)
+    world.backend.names[key] = f"Clone of {only_run(world).display_name}"
+    world.later(2)
+    world.later(2)
+    assert world.backend.cancelled == []
+    assert twice(world) == []
+
+
+def test_a_backend_that_is_not_in_the_settings_any_more_costs_no_run(world: World, drop: Drop) -> None:
+    drop()
+    key = only_run_after_decision(world).run_key
+    gone = replace(world.app, backends={})
+    submit(gone, key)
+    assert only_run(world).state is State.READY
+    assert "no backend is named default" in only_run(world).detail
+    world.clock.forward(31)
+    submit(world.app, key)
+    assert only_run(world).state is State.SUBMITTED
+    world.store.runs.ask_to_cancel(key, world.clock.now())
+    world.clock.forward(601)
+    watch(gone)
+    assert (only_run(world).state, only_run(world).reason) == (State.CANCELLED, Reason.NOT_ENDED)
+
+
+def test_a_search_that_fails_is_no_proof_that_nothing_was_sent(world: World, drop: Drop) -> None:
+    drop()
+    world.backend.after_create = Temporary("time-out")
+    world.answer()
+    world.backend.away = True
+    for _ in range(5):
+        world.later(61)
+        world.answer()
+    assert only_run(world).state is State.SUBMITTING
+    world.backend.away = False
+    world.later(61)
+    assert [one for one, _ in world.backend.created] == [only_run(world).run_key]
+    assert only_run(world).backend_id == "id-0"
+
+
+def test_blocked_runs_do_not_stand_before_others(world: World, drop: Drop) -> None:
+    drop(eTag="first", request="R")
+    world.backend.after_create = Temporary("time-out")
+    world.backend.stale = True
+    world.answer()
+    for number in range(210):
+        drop(eTag=f"e{number}", sequencer=f"187A5B1C2D3E5{number:03X}", request=f"R{number}")
+    drop(key="incoming/other.csv", sequencer="187A5B1C2D3E6000", request="RX")
+    while world.bell.rung:
+        task, key = world.bell.rung.pop(0)
+        if task != "runs.submit":  # those rings are lost
+            step(world.app, task, key)
+    world.clock.forward(20)
+    sweep(world.app)
+    assert runs_on(world, "other.csv")[0].state is State.SUBMITTED
+
+
+def runs_on(world: World, name: str) -> list[RunRecord]:
+    return [run for run in world.store.runs.list(Query(limit=500)) if run.subject.endswith(name)]
 
 
 def test_what_a_foreign_pipeline_made_is_lineage_too(world: World, drop: Drop) -> None:
