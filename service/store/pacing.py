@@ -17,8 +17,11 @@ def take(connection: Connection, name: str, rate: Rate, now: datetime) -> bool:
     """Take a token inside the caller's transaction, which holds the write lock; False when there is none."""
     interval = int(1e6 / rate.per_second)
     found = connection.scalar(select(bucket.c.full_at).where(bucket.c.name == name).with_for_update())
-    # A clock that was set back, or another machine's ahead of ours, costs a moment and not its whole step.
-    full_at = max(min(found or 0, micros(now) + interval * (rate.burst - 1)), micros(now)) + interval
+    # More than a burst ahead of now: the clock was set back, or another machine's is ahead. That costs a moment only.
+    known = found or 0
+    if known > micros(now) + interval * rate.burst:
+        known = micros(now) + interval * (rate.burst - 1)
+    full_at = max(known, micros(now)) + interval
     if full_at - micros(now) > interval * rate.burst:
         return False
     if found is None:
