@@ -4,10 +4,11 @@ Called by `service.flow.submit`. What was resolved at the decision is looked up 
 """
 
 import json
+from dataclasses import replace
 
 from service.errors import Permanent
 from service.flow.resolve import pipeline_in
-from service.ports import App, Backend, Job, Package, Pipeline
+from service.ports import App, Backend, Job, Package
 from service.records import RunRecord
 from triggers.event import rfc3339
 
@@ -23,13 +24,7 @@ def job_of(app: App, item: RunRecord, backend: Backend) -> Job:
         run_key=item.run_key,
         display_name=item.display_name,
         description=item.description,
-        pipeline=Pipeline(
-            reference=reference,
-            name=item.pipeline,
-            version=item.pipeline_version,
-            digest=pipeline.digest,
-            inputs=pipeline.inputs,
-        ),
+        pipeline=replace(pipeline, reference=reference, name=item.pipeline, version=item.pipeline_version),
         params=item.params,
         experiment=item.experiment,
         time_limit=item.time_limit,

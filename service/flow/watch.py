@@ -1,7 +1,7 @@
 """Step 5: what became of the runs that a backend has, asked in bulk; and the ends that people asked for.
 
 A look also shows runs that nobody asked about: an answer that was lost, a second run under one key, a run that was
-retried in the backend's own pages. `others` deals with them. Called by `service.duties` by the clock, in a thread for
+retried in the backend's own pages. `other` deals with them. Called by `service.duties` by the clock, in a thread for
 each backend: a dead one holds up no other.
 """
 

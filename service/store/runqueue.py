@@ -25,16 +25,8 @@ def _same(item: RunRecord) -> tuple[ColumnElement[bool], ...]:
     return (run.c.rule == item.rule, run.c.subject == item.subject, run.c.backend == item.backend)
 
 
-def _is_behind(connection: Connection, item: RunRecord) -> bool:
-    """Whether an older run on its subject is yet to be submitted: a newer file's must not overtake it."""
-    if not item.subject:
-        return False
-    older = (run.c.id < item.id, run.c.state.in_([State.READY, State.SUBMITTING]))
-    return connection.scalar(select(run.c.id).where(*_same(item), *older).limit(1)) is not None
-
-
 def _blocked() -> ColumnElement[bool]:
-    """As `_is_behind`, of any row: what cannot begin must not stand before what can."""
+    """Whether an older run on its subject is yet to be submitted: a newer file's must not overtake it."""
     older = run.alias("older")
     before = (
         older.c.rule == run.c.rule,
@@ -98,9 +90,9 @@ class SqlQueue:
             (run.c.state == State.SUBMITTING) | run.c.cancel_asked_at.is_(None),
         )
         with self._database.write() as connection:
-            if connection.execute(select(run.c.id).where(*free).with_for_update()).one_or_none() is None:
+            if connection.execute(select(run.c.id).where(*free, ~_blocked()).with_for_update()).one_or_none() is None:
                 return None
-            if item.state is State.READY and (_is_behind(connection, item) or _put_off(connection, item, taken, rate)):
+            if item.state is State.READY and _put_off(connection, item, taken, rate):
                 return None
             claim = {"holder": taken.holder, "lease_until": micros(taken.until), "attempts": run.c.attempts + 1}
             connection.execute(update(run).where(*free).values(**claim))
