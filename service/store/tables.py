@@ -234,6 +234,55 @@ lineage_edge = Table(
     UniqueConstraint("source", "relation", "target", "run_key"),
 )
 
+promotion = Table(
+    "promotion",
+    metadata,
+    _id(),
+    _text("model"),
+    _text("alias"),
+    Column("from_version", Integer, nullable=False, server_default="0"),
+    Column("to_version", Integer, nullable=False),
+    _text("action"),
+    _text("state"),
+    _text("reason"),
+    _text("detail"),
+    _text("by"),
+    _text("run_key"),
+    Column("figures", JSON, nullable=False),
+    _time("created_at"),
+    _time("ended_at", nullable=True),
+    _text("holder"),
+    Column("lease_until", BigInteger, nullable=False, server_default="0"),
+    Index(None, "model", "id"),
+    Index(None, "run_key"),
+)
+# One move of an alias at a time: what makes it compare-and-set.
+Index(
+    "ux_promotion_moving",
+    promotion.c.model,
+    promotion.c.alias,
+    unique=True,
+    sqlite_where=text("state = 'moving'"),
+    postgresql_where=text("state = 'moving'"),
+)
+
+observation = Table(
+    "observation",
+    metadata,
+    _id(),
+    Column("run_key", String(26), ForeignKey("run.run_key"), nullable=False),
+    _text("kind"),
+    _text("model"),
+    Column("version", Integer, nullable=False),
+    _time("as_of"),
+    _text("subject"),
+    Column("rows", BigInteger, nullable=False),
+    Column("figures", JSON, nullable=False),
+    _time("created_at"),
+    UniqueConstraint("run_key", "kind"),
+    Index(None, "model", "kind", "as_of"),
+)
+
 lease = Table(
     "lease",
     metadata,
