@@ -1,0 +1,1 @@
+"""Serving, step: a version of a model as a KServe InferenceService."""
