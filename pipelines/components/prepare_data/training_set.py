@@ -1,117 +1,60 @@
 """Labels of a window + the features that each had at that moment → a training and a test set. Called by component.py.
 
-The split is by time: the newest fifth is the test, and no moment lies on both sides, so that the test is always the
+The split is by time: the newest share is the test, and no moment lies on both sides, so that the test is always the
 future of the training.
 """
 
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.components.prepare_data.about import labelled
+from pipelines.components.prepare_data.labels import CLASSES, LABEL, TIME, TYPES, read_labels
+from pipelines.components.prepare_data.window import Window
 from pipelines.errors import PipelineError
-from pipelines.feature_store import KEY, TIME, as_of_features, complete, open_store, read_datasets, want
-from pipelines.instant import parse_instant
-from pipelines.report import Step, stored_object
-from pipelines.storage import ObjectRef, Stored, download, parse_s3
+from pipelines.report import Step
+from pipelines.storage import ObjectRef
 
-LABEL, CLASSES = "income", ("<=50K", ">50K")
-TEST_SHARE = 0.2
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
+    from pipelines.feature_store import Wanted
 
-@dataclass(frozen=True)
-class Window:
-    """Labels with `since < event_timestamp <= as_of`; no `since` is all of history."""
-
-    since: datetime | None
-    as_of: datetime
-
-
-def window(since: str, as_of: str) -> Window:
-    """The window that the parameters name."""
-    chosen = Window(parse_instant(since, "since") if since else None, parse_instant(as_of, "as_of"))
-    if chosen.since and chosen.since >= chosen.as_of:
-        raise PipelineError(f"the window is empty: since ({since}) is not before as_of ({as_of})")
-    return chosen
+ASKED = 500_000  # labels that Feast is asked for at a time: what bounds its memory
 
 
 def prepare(
     labels_uri: str, chosen: Window, store_at: tuple[ObjectRef, Sequence[str]], paths: tuple[str, str], step: Step
 ) -> None:
-    """Writes the training set to the first path and the test set to the second."""
-    labels, ref, stored = read_labels(labels_uri)
-    step.inputs.append(stored_object(ref, stored, labels.num_rows))
-    labels = in_window(labels, chosen, labels_uri)
-    config, feature_list = store_at
-    store = open_store(config.bucket, config.key)
-    wanted = want(store, feature_list)
-    step.inputs += read_datasets(store, wanted)
-    features = as_of_features(store, wanted, labels)
-    table = labels
-    for name in wanted.names:
-        table = table.append_column(name, features.column(name))
-    usable = table.filter(pa.array(complete(features)))
+    """Writes the training set to the first path and the test set to the second.
+
+    Without a feature list the features are the columns that stand beside the labels.
+    """
+    own = not store_at[1]
+    labels, read = read_labels(labels_uri, chosen, whole=own)
+    step.inputs += read
+    usable, features = _own_features(labels, labels_uri) if own else _feast_features(labels, store_at, step)
     step.facts |= {"rows": labels.num_rows, "incomplete": labels.num_rows - usable.num_rows}
-    train, test = split(usable)
+    train, test = split(usable, chosen.test_share)
     start = chosen.since or labels.column(TIME)[0].as_py()
-    about = {"start": start.isoformat(), "end": chosen.as_of.isoformat(), "features": wanted.label}
+    about = {"start": start.isoformat(), "end": chosen.as_of.isoformat(), "features": features}
     for part, path in zip((train, test), paths, strict=True):
         pq.write_table(labelled(part, about), path, compression="zstd")
     step.facts |= {"window": about, "train": _counts(train), "test": _counts(test)}
 
 
-def read_labels(uri: str) -> tuple[pa.Table, ObjectRef, Stored]:
-    """The whole table of labels, with its columns and their types checked."""
-    ref = parse_s3(uri)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "labels.parquet")
-        stored = download(ref, path)
-        try:
-            schema = pq.read_schema(path)
-        except pa.ArrowInvalid as error:
-            raise PipelineError(f"{uri} must be Parquet with the columns {KEY}, {TIME}, {LABEL}") from error
-        if missing := [name for name in (KEY, TIME, LABEL) if name not in schema.names]:
-            raise PipelineError(f"{uri} has no column {', '.join(missing)}")
-        table = pq.read_table(path, columns=[KEY, TIME, LABEL], partitioning=None)
-    return table.cast(_label_schema(table.schema, uri)), ref, stored
-
-
-def in_window(labels: pa.Table, chosen: Window, uri: str) -> pa.Table:
-    """The labels that count, oldest first.
-
-    A label without a class, or with another one, is an error and not a lost row.
-    """
-    inside = pc.less_equal(labels.column(TIME), _moment(chosen.as_of))
-    if chosen.since:
-        inside = pc.and_(inside, pc.greater(labels.column(TIME), _moment(chosen.since)))
-    rows = labels.filter(inside)
-    if not rows.num_rows:
-        start = chosen.since.isoformat() if chosen.since else "the beginning"
-        raise PipelineError(
-            f"{uri} has no labels after {start} up to {chosen.as_of.isoformat()}: there is nothing to train on"
-        )
-    found = set(pc.unique(rows.column(LABEL)).to_pylist())
-    if others := found - set(CLASSES):
-        raise PipelineError(
-            f"{LABEL} must be {' or '.join(CLASSES)}; found also: {', '.join(sorted(map(repr, others))[:5])}"
-        )
-    return rows.sort_by([(TIME, "ascending"), (KEY, "ascending"), (LABEL, "ascending")])
-
-
-def split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+def split(rows: pa.Table, test_share: float = 0.2) -> tuple[pa.Table, pa.Table]:
     """Everything before a moment, and everything from it on; both need both classes."""
     if rows.num_rows < 2:
         raise PipelineError("no label in the window has all features at its own time: there is nothing to train on")
-    boundary = rows.column(TIME)[int(rows.num_rows * (1 - TEST_SHARE))]
+    boundary = rows.column(TIME)[int(rows.num_rows * (1 - test_share))]
     earlier = pc.less(rows.column(TIME), boundary)
     train, test = rows.filter(earlier), rows.filter(pc.invert(earlier))
-    for part, name in ((train, "the older four fifths"), (test, "the newest fifth")):
+    for part, name in ((train, f"the older {1 - test_share:.0%}"), (test, f"the newest {test_share:.0%}")):
         counts = _counts(part)
         if empty := [label for label in CLASSES if not counts[label]]:
             raise PipelineError(
@@ -121,18 +64,35 @@ def split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     return train, test
 
 
-def _label_schema(schema: pa.Schema, uri: str) -> pa.Schema:
-    """64-bit ids, and moments in UTC whatever their unit;
+def _feast_features(labels: pa.Table, store_at: tuple[ObjectRef, Sequence[str]], step: Step) -> tuple[pa.Table, str]:
+    """The labels that have every feature at their own moment, with these; and what the features are called."""
+    from pipelines.feature_store import complete, open_store, read_datasets, want  # noqa: PLC0415 - five seconds
 
-    a moment without a zone is taken for UTC, as Feast takes it.
-    """
-    if not pa.types.is_integer(schema.field(KEY).type) or not pa.types.is_timestamp(schema.field(TIME).type):
-        raise PipelineError(f"{uri}: {KEY} must be an integer and {TIME} a timestamp")
-    return pa.schema([(KEY, pa.int64()), (TIME, pa.timestamp("us", tz="UTC")), (LABEL, pa.string())])
+    config, feature_list = store_at
+    store = open_store(config.bucket, config.key)
+    wanted = want(store, feature_list)
+    step.inputs += read_datasets(store, wanted)
+    features = _asked(store, wanted, labels)
+    table = labels
+    for name in wanted.names:
+        table = table.append_column(name, features.column(name))
+    return table.filter(pa.array(complete(features))), wanted.label
 
 
-def _moment(moment: datetime) -> pa.Scalar:
-    return pa.scalar(moment, pa.timestamp("us", tz="UTC"))
+def _asked(store: "FeatureStore", wanted: "Wanted", labels: pa.Table) -> pa.Table:
+    from pipelines.feature_store import as_of_features  # noqa: PLC0415 - as above
+
+    starts = range(0, labels.num_rows, ASKED)
+    return pa.concat_tables([as_of_features(store, wanted, labels.slice(start, ASKED)) for start in starts])
+
+
+def _own_features(labels: pa.Table, uri: str) -> tuple[pa.Table, str]:
+    """The labels without a gap, with the columns beside them; such features are called what the file is called."""
+    if not (names := [name for name in labels.column_names if name not in TYPES]):
+        raise PipelineError(f"feature_list is empty, and {uri} has no columns beside {', '.join(TYPES)}")
+    table = labels.select([*TYPES, *names])
+    gaps = [pc.is_null(table.column(name), nan_is_null=True).to_numpy() for name in names]
+    return table.filter(pa.array(~np.logical_or.reduce(gaps))), uri
 
 
 def _counts(part: pa.Table) -> dict[str, int]:

@@ -1,0 +1,1 @@
+"""Training, step: the training data held to a suite of Great Expectations."""
