@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands import doctor, events, fire, look, pipelines, processes, rules, runs, start
+from service.commands import doctor, drift, events, fire, look, models, pipelines, processes, rules, runs, start
 
 app = typer.Typer(
     name="kfp-triggers",
@@ -38,9 +38,11 @@ app.command("settings")(look.show_settings)
 app.add_typer(events.app, name="events")
 app.add_typer(runs.app, name="runs")
 app.add_typer(look.lineage_app, name="lineage")
+app.add_typer(drift.app, name="drift")
 app.command()(look.verify)
 app.add_typer(rules.app, name="rules")
 app.add_typer(pipelines.app, name="pipelines")
+app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
 app.command()(fire.fire)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from service.errors import ServiceError
+from service.flow.answer import answer_due
 from service.flow.sweep import PACED, ring_paced, sweep
 from service.flow.watch import watch
 from service.ledger import Claim
@@ -40,6 +41,7 @@ class Duties:
                 Duty("sweep", pace.sweep, sweep),
                 Duty("watch", pace.watch, watch),
                 Duty("paced", PACED, ring_paced, alone=False),
+                Duty("answer", pace.sweep, answer_due),
             )
         ]
         for thread in self._threads:

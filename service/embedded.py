@@ -1,4 +1,4 @@
-"""The parts that `kfp-triggers up` and the demo bring along, as processes for the supervisor: how each is started,
+"""The parts that `kfp-triggers up` and the demos bring along, as processes for the supervisor: how each is started,
 what it is told by file and environment, and how one sees that it is up.
 
 All listen on loopback only, none phones home, every credential is random and kept under the home with mode 0600, and
@@ -60,6 +60,14 @@ class Grouping:
     wait: str = "30s"
     interval: str = "5m"
     repeat: str = "4h"
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What Prometheus is told: how often it looks, at all times the same for scrapes and rules, and the alert rules."""
+
+    rules: Path
+    interval: str = "15s"
 
 
 def ports(home: Path, names: Iterable[str]) -> dict[str, int]:
@@ -221,6 +229,25 @@ def alertmanager(home: Path, port: int, webhook: Webhook, grouping: Grouping) ->
     return Process(
         name="alertmanager", argv=argv, env=_environment(), ready=lambda: answers(port, "/-/ready"), within=30
     )
+
+
+def prometheus(home: Path, port: int, watched: Watching, metrics: str, alertmanager: str) -> Process:
+    """It scrapes /metrics at one address (host:port), and tells the Alertmanager at another what its rules find."""
+    folder = home / "prometheus"
+    config = {
+        "global": {"scrape_interval": watched.interval, "evaluation_interval": watched.interval},
+        "scrape_configs": [{"job_name": "kfp-triggers", "static_configs": [{"targets": [metrics]}]}],
+        "rule_files": [str(watched.rules)],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+    }
+    argv = [
+        str(parts.find("prometheus")),
+        f"--config.file={write_private(folder / 'prometheus.yml', json.dumps(config, indent=2))}",  # JSON is YAML
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={HOST}:{port}",
+    ]
+    ready = lambda: answers(port, "/-/ready")  # noqa: E731 - one word for the line below
+    return Process(name="prometheus", argv=argv, env=_environment(), cwd=folder, ready=ready, within=30)
 
 
 def api(home: Path, argv: Sequence[str], port: int, env: Mapping[str, str]) -> Process:

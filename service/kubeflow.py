@@ -140,7 +140,7 @@ class KubeflowBackend:
         """The run as KFP wants it. Asks for ids, and makes what is absent: the version of a package, the experiment."""
         root = job.pipeline_root or self.defaults.pipeline_root
         account = job.service_account or self.defaults.service_account
-        config = {"parameters": dict(job.params)} | ({"pipeline_root": root} if root else {})
+        config = {"parameters": {**job.params, **job.secrets}} | ({"pipeline_root": root} if root else {})
         return {
             "display_name": job.display_name,
             "description": job.description,
@@ -213,12 +213,11 @@ def _ids(found: Resolved) -> Mapping[str, str]:
 
 def _checked(job: Job) -> None:
     """What the server would let slip, or answer with a 500 after it has started the run."""
+    params = {**job.params, **job.secrets}
     found = [
-        f"the parameter {name} {told}"
-        for name in job.params
-        if (told := misfit(name, job.params[name], job.pipeline.inputs))
+        f"the parameter {name} {told}" for name in params if (told := misfit(name, params[name], job.pipeline.inputs))
     ]
-    found += [f"the parameter {name} has no value" for name in missing(job.params, job.pipeline.inputs)]
+    found += [f"the parameter {name} has no value" for name in missing(params, job.pipeline.inputs)]
     texts = {"name": job.display_name, "description": job.description, "experiment": job.experiment}
     found += [
         f"the {what} holds a character that KFP cannot store" for what, text in texts.items() if _UNFIT.search(text)

@@ -27,7 +27,7 @@ from service.errors import Permanent, Temporary
 from service.ledger import Rate
 from service.lifecycle import State
 from service.localpackages import Packages, cannot_run
-from service.localrun import ACTIVE, CANCELLED, JOB, LOCK, LOG, PACKAGE, RESULT, STARTED
+from service.localrun import ACTIVE, CANCELLED, JOB, LOCK, LOG, PACKAGE, RESULT, SECRETS, STARTED
 from service.packages import compiled
 from service.ports import Defaults, Finding, Job, Look, Observed, Pipeline, Version
 
@@ -36,6 +36,7 @@ _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LOG_AT_MOST = 1 << 20
 _STARTS_WITHIN = 10.0
+_PIPE_HOLDS = 16 << 10  #: bytes, on every system
 
 
 class LocalBackend:
@@ -83,7 +84,7 @@ class LocalBackend:
                 if lock is not None:
                     with self._slot(run):
                         self._prepare(run, job)
-                        self._start(run, lock)
+                        self._start(run, lock, job.secrets)
         return job.run_key
 
     def observe(self, backend_ids: Sequence[str], *, awaited: bool = False) -> Look:  # noqa: ARG002 - of the port
@@ -180,19 +181,19 @@ class LocalBackend:
             self._packages.push(job.pipeline.name, job.pipeline.version, content)
         return content
 
-    def _start(self, run: Path, lock: int) -> None:
+    def _start(self, run: Path, lock: int, secrets: Mapping[str, str]) -> None:
         """The guardian inherits the held lock; it closes its standard output when it has noted that it began."""
         leash = [str(self._leash)] if self._leash else []
-        with (run / LOG).open("ab") as log:
+        with (run / LOG).open("ab") as log, _told_in_secret(secrets) as (inherited, told):
             guardian = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_GUARDIAN), str(run), str(lock), *leash],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=run,
-                env=self._env,
+                env={**self._env, **told},
                 start_new_session=True,
-                pass_fds=(lock,),
+                pass_fds=(lock, *inherited),
             )
         guardian.returncode = 0  # it outlives this object; `_reap` waits for it
         self._guardians.append(guardian.pid)
@@ -211,6 +212,24 @@ def _disk_troubles() -> Iterator[None]:
         yield
     except OSError as problem:
         raise Temporary(f"the local runs' folder: {problem}") from problem
+
+
+@contextlib.contextmanager
+def _told_in_secret(secrets: Mapping[str, str]) -> Iterator[tuple[Sequence[int], Mapping[str, str]]]:
+    """Secret parameters go to the steps' process through a pipe: not on a disk, a command line or an environment."""
+    if not secrets:
+        yield (), {}
+        return
+    content = json.dumps(secrets).encode()
+    if len(content) > _PIPE_HOLDS:
+        raise Permanent(f"the secret parameters have {len(content)} bytes, more than {_PIPE_HOLDS}")
+    read, write = os.pipe()
+    try:
+        os.write(write, content)
+        os.close(write)
+        yield (read,), {SECRETS: str(read)}
+    finally:
+        os.close(read)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ LOCK, JOB, PACKAGE, STARTED, RESULT = "lock", "job.json", "package.yaml", "start
 CANCELLED = "cancelled"  #: somebody asked for the end
 OUTCOME = "outcome.json"  #: what the steps' process has to say; the result is made of it
 LOG = "run.log"
+SECRETS = "KFP_TRIGGERS_RUN_SECRETS_FD"  #: names the pipe that the steps' process reads secret parameters from
 ACTIVE = ".active"  #: beside the runs: one link for each that may be under way
 
 _STEPS = Path(__file__).with_name("localsteps.py")
@@ -205,6 +206,7 @@ def _start(run: Path, lock: int) -> _Children:
         (run / folder).mkdir(exist_ok=True)
     life, ours = os.pipe()  # `ours` stays open here alone: it closes with us, however we end
     os.set_inheritable(ours, False)
+    secrets = [int(os.environ[SECRETS])] if SECRETS in os.environ else []
     with (run / LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-u", str(_STEPS), str(run), str(life)],
@@ -213,10 +215,12 @@ def _start(run: Path, lock: int) -> _Children:
             stderr=subprocess.STDOUT,
             cwd=run / "work",  # not the run's folder: a step may write `result.json`
             env={**os.environ, "TMPDIR": str(run / "tmp"), "PYTHONUNBUFFERED": "1"},
-            pass_fds=(lock, life),  # the lock: so that the run counts as alive while the steps' process lives
+            # The lock: so that the run counts as alive while the steps' process lives.
+            pass_fds=(lock, life, *secrets),
             process_group=0,
         )
-    os.close(life)
+    for handle in (life, *secrets):
+        os.close(handle)
     process.returncode = 0  # reaped by `_Children`, which waits for orphans too
     return _Children(process.pid)
 

@@ -6,6 +6,7 @@ and patches `print`, so it gets a process a run. It raises no more than the fail
 from the log.
 """
 
+import io
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import yaml
 
@@ -26,6 +27,7 @@ _INNER = re.compile(r"Inner task failed: '([^']+)'")
 _NOISE = re.compile(r"^\s*$|^-+$|\[KFP Executor |^\d\d:\d\d:\d\d\.\d{3} - ")
 _TRACEBACK = "Traceback (most recent call last):"
 _LOG_TAIL = 4 << 20
+_HIDDEN_FROM = 4  # characters of a secret: taking out less would leave no word whole
 _ERROR_AT_MOST = 600
 _OUTPUTS_AT_MOST = 256 << 10
 
@@ -35,8 +37,12 @@ def main(arguments: Sequence[str]) -> None:
     run, life = Path(arguments[0]), int(arguments[1])
     threading.Thread(target=_die_with_guardian, args=(life,), daemon=True).start()
     job = json.loads((run / "job.json").read_text())
+    secrets = _secrets()
+    if secrets:  # kfp prints every step's inputs
+        sys.stdout = cast("TextIO", _Hiding(sys.stdout, secrets.values()))
+        sys.stderr = cast("TextIO", _Hiding(sys.stderr, secrets.values()))
     try:
-        outcome = {"state": "succeeded", "outputs": bounded(_execute(run, job["params"], job["types"]))}
+        outcome = {"state": "succeeded", "outputs": bounded(_execute(run, job["params"] | secrets, job["types"]))}
     except Exception as problem:  # noqa: BLE001 - any failure is this run's outcome
         traceback.print_exc()
         sys.stdout.flush()
@@ -45,6 +51,42 @@ def main(arguments: Sequence[str]) -> None:
     temporary = run / f".outcome.{os.getpid()}"
     temporary.write_text(json.dumps(outcome, allow_nan=False))
     temporary.replace(run / "outcome.json")
+
+
+def _secrets() -> dict[str, str]:
+    """Parameters that stand in no file, from the pipe that the guardian inherited; it can be read once."""
+    handle = os.environ.pop("KFP_TRIGGERS_RUN_SECRETS_FD", "")
+    if not handle:
+        return {}
+    with os.fdopen(int(handle), "rb") as pipe:
+        found: dict[str, str] = json.loads(pipe.read())
+    return found
+
+
+class _Hiding(io.TextIOBase):
+    """A stream that writes whole lines, each without the secrets: as they are, and as JSON and Python write them."""
+
+    def __init__(self, real: TextIO, secrets: Iterable[str]) -> None:
+        self._real, self._rest = real, ""
+        forms = {form for one in secrets for form in (one, *one.splitlines(), json.dumps(one)[1:-1], repr(one)[1:-1])}
+        self._forms = sorted((one for one in forms if len(one) >= _HIDDEN_FROM), key=len, reverse=True)
+
+    def write(self, text: str) -> int:
+        lines = (self._rest + text).split("\n")
+        self._rest = lines.pop()
+        for line in lines:
+            self._real.write(self._cleaned(line) + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._real.write(self._cleaned(self._rest))
+        self._rest = ""
+        self._real.flush()
+
+    def _cleaned(self, line: str) -> str:
+        for form in self._forms:
+            line = line.replace(form, "…")
+        return line
 
 
 def _die_with_guardian(life: int) -> None:

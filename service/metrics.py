@@ -22,6 +22,8 @@ adoption_seconds = Histogram(
 )
 doubles = Counter("kfp_triggers_doubles_total", "Second runs found under one run key; must stay 0", ["backend"])
 runs_ended = Counter("kfp_triggers_runs_ended_total", "Runs that ended", ["rule", "state"])
+promotions = Counter("kfp_triggers_promotions_total", "Moves of aliases that ended, or wait for a person", ["state"])
+answers = Counter("kfp_triggers_answers_total", "Tellings to code hosts of what came of a push", ["source", "outcome"])
 swept = Counter("kfp_triggers_swept_total", "Rows that the sweep found and did itself", ["step"])
 rings_lost = Counter("kfp_triggers_rings_lost_total", "Rings that the broker did not take")
 ingest_seconds = Histogram(
@@ -31,6 +33,26 @@ ingest_seconds = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 rows = Gauge("kfp_triggers_rows", "Rows of the store by state", ["table", "state"])
+# Of a model: set anew from the store at each look. A model, a version and a feature are names that a run gives them, so
+# `service.web.observed` bounds how many there are.
+feature_drift = Gauge(
+    "kfp_triggers_feature_drift",
+    "How far a feature, or the predictions as (score), have moved from the training of the version in use",
+    ["model", "version", "feature", "measure"],
+)
+scoring_coverage = Gauge(
+    "kfp_triggers_scoring_coverage", "Share of the last scored file's rows that got a prediction", ["model", "version"]
+)
+scoring_rows = Gauge("kfp_triggers_scoring_rows", "Rows of the last scored file", ["model", "version"])
+model_quality = Gauge(
+    "kfp_triggers_model_quality", "How good predictions were, by labels that came", ["model", "version", "measure"]
+)
+observed_at = Gauge(
+    "kfp_triggers_observed_at_seconds", "When drift or quality of a model was last recorded", ["model", "kind"]
+)
+rule_given_up = Gauge(
+    "kfp_triggers_rule_given_up", "1 while an alert fires that all the tries of a rule did not end", ["rule"]
+)
 rules_loaded = Gauge("kfp_triggers_rules", "Rules in force")
 rule_problems = Gauge("kfp_triggers_rule_problems", "Problems of the rule files as they are on disk; 0 when in force")
 broker_up = Gauge("kfp_triggers_broker_up", "1 when the last ring was taken")

@@ -1,4 +1,5 @@
-"""Finds the foreign programs that `kfp-triggers up` runs, or builds them: MinIO, Alertmanager, redis-server.
+"""Finds the foreign programs that `kfp-triggers up` runs, or builds them: MinIO, Alertmanager, redis-server; and those
+of `make demo-loop` and of the tests of alert rules: Prometheus, promtool.
 
 Called by `service.embedded`, by the tests and by the Makefile (`python -m service.parts minio alertmanager`). In this
 order: what `KFP_TRIGGERS_PARTS__MINIO` names, one on PATH that will do, one that was built before, one built now with
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from service import gobuild
 from service.errors import Refused
+from service.gobuild import Program
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Part:
     commands: Sequence[str]  #: its names on PATH
     version: str  #: a pattern for what `--version` prints; its groups are compared with `at_least`
     at_least: tuple[int, ...]
-    package: str = ""  #: in Go, when it can be built
+    program: Program | None = None  #: in Go, when it can be built
 
 
 PARTS: Mapping[str, Part] = {
@@ -36,16 +38,31 @@ PARTS: Mapping[str, Part] = {
         ("minio",),
         r"minio version RELEASE\.(\d{4})-(\d\d)",
         (2023, 1),  # the webhook target's queue and token are as we set them since long before
-        "github.com/minio/minio",
+        Program("github.com/minio/minio"),
     ),
     "alertmanager": Part(
         ("alertmanager", "prometheus-alertmanager"),  # the second is Debian's name
         r"alertmanager, version (\d+)\.(\d+)",
         (0, 25),
-        "github.com/prometheus/alertmanager/cmd/alertmanager",
+        Program("github.com/prometheus/alertmanager/cmd/alertmanager"),
     ),
     "redis-server": Part(("redis-server", "valkey-server"), r"server v=(\d+)\.(\d+)", (6, 2)),
+    # Without the discovery of clouds' and clusters' targets, which is a third of it.
+    "prometheus": Part(
+        ("prometheus",),
+        r"prometheus, version (\d+)\.(\d+)",
+        (2, 42),
+        Program("github.com/prometheus/prometheus/cmd/prometheus", "prometheus", "remove_all_sd"),
+    ),
+    "promtool": Part(
+        ("promtool",),
+        r"promtool, version (\d+)\.(\d+)",
+        (2, 42),
+        Program("github.com/prometheus/prometheus/cmd/promtool", "prometheus", "remove_all_sd"),
+    ),
 }
+
+UP = ("minio", "alertmanager", "redis-server")  #: what `kfp-triggers up` needs
 
 
 def find(name: str, echo: Callable[[str], None] = print) -> Path:
@@ -53,7 +70,7 @@ def find(name: str, echo: Callable[[str], None] = print) -> Path:
     part = PARTS[name]
     path = _named(name) or _on_path(part)
     if path is None:
-        path = built(name, echo) if part.package else _bundled_redis()
+        path = built(name, echo) if part.program else _bundled_redis()
     return path
 
 
@@ -64,9 +81,12 @@ def variable(name: str) -> str:
 
 def built(name: str, echo: Callable[[str], None] = print) -> Path:
     """Our own build, from the cache or made now."""
-    path = _cache() / name
+    program = PARTS[name].program
+    if program is None:
+        raise Refused(f"{name} cannot be built here")
+    path = _cache(program) / name
     if not path.exists():
-        gobuild.build(PARTS[name].package, path, echo)
+        gobuild.build(program, path, echo)
     return path
 
 
@@ -95,11 +115,11 @@ def _will_do(part: Part, program: str) -> bool:
     return version is not None and tuple(map(int, version.groups())) >= part.at_least
 
 
-def _cache() -> Path:
+def _cache(program: Program) -> Path:
     """A folder for exactly these sources on exactly this kind of machine."""
-    digest = hashlib.sha256(f"{sys.platform} {platform.machine()}".encode())
+    digest = hashlib.sha256(f"{sys.platform} {platform.machine()}{program.tags}".encode())
     for source in ("go.mod", "go.sum"):
-        digest.update((gobuild.SOURCES / source).read_bytes())
+        digest.update((program.sources / source).read_bytes())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "kfp-triggers" / "parts" / digest.hexdigest()[:12]
 
@@ -116,9 +136,9 @@ def _bundled_redis() -> Path:
 
 
 def main(names: Sequence[str]) -> int:
-    """Find each, build what is missing, and say where they are."""
+    """Find each, or those of `up`, build what is missing, and say where they are."""
     try:
-        for name in names or PARTS:
+        for name in names or UP:
             print(f"{name:13} {find(name)}", flush=True)
     except KeyError as unknown:
         print(f"no part is called {unknown}; there are {', '.join(PARTS)}", file=sys.stderr)

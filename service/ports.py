@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Protocol
 
 from ulid import ULID
@@ -65,6 +66,7 @@ class Job:
     service_account: str = ""  #: "": the backend's own choice
     pipeline_root: str = ""
     package: Package | None = None  #: None: the backend knows the pipeline by name and version
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)  #: more parameters: passed on, kept nowhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +178,16 @@ class ModelVersion:
     run_id: str
     source: str
     tags: Mapping[str, str]
+    created_at: datetime | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)  #: the metrics of its run, where they were asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredModel:
+    """A model in the registry, with where its aliases point to."""
+
+    name: str
+    aliases: Mapping[str, int]
 
 
 class Registry(Protocol):
@@ -183,6 +195,21 @@ class Registry(Protocol):
 
     def by_alias(self, name: str, alias: str) -> ModelVersion:
         """The version behind the alias; Permanent when there is none."""
+
+    def models(self) -> Sequence[RegisteredModel]:
+        """All of them, by name."""
+
+    def aliases(self, name: str) -> Mapping[str, int]:
+        """Where each alias of a model points to, as it is now; Permanent when there is no such model."""
+
+    def versions(self, name: str, at_most: int) -> Sequence[ModelVersion]:
+        """The newest versions of a model with their figures, the newest first; Permanent when there is no model."""
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Point an alias to a version, wherever it was; Permanent when there is no such version."""
+
+    def link(self, name: str, version: int) -> str:
+        """The address of a version's page for a person, "" when there is none."""
 
     def tagged(self, run_key: str) -> Sequence[ModelVersion]:
         """The versions that carry this run key as a tag."""
@@ -238,6 +265,45 @@ class PackageFiles(Protocol):
         """A file of a commit; Permanent unless the source allows it and the commit is on a branch that it lists."""
 
 
+class SecretParams(Protocol):
+    """Secrets that go to a pipeline as parameters."""
+
+    def values(self, pipeline: str, references: Mapping[str, str]) -> Mapping[str, str]:
+        """By parameter; Permanent when the settings do not allow it, Temporary when one cannot be read."""
+
+
+class CommitState(StrEnum):
+    """What a commit status says, in the words of GitHub and Gitea."""
+
+    PENDING = "pending"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    ERROR = "error"  #: it came to no end of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitStatus:
+    """The one status of a rule on a commit; told again it replaces itself."""
+
+    state: CommitState
+    context: str  #: its name
+    description: str
+    link: str  #: "" for none
+
+
+class CodeHost(Protocol):
+    """Whoever keeps the code of a git source. May raise Temporary or Permanent."""
+
+    def is_told(self, source: Source) -> bool:
+        """Whether the source's settings say where and with what right."""
+
+    def status(self, source: Source, repository: str, sha: str, status: CommitStatus) -> None:
+        """Set it."""
+
+    def comment(self, source: Source, repository: str, sha: str, marker: str, text: str) -> bool:
+        """One comment that begins with the marker: edited when it is there. False where there is no place for one."""
+
+
 class Bell(Protocol):
     """The doorbell: tells a worker that a row is due. Losing a ring loses time, never work."""
 
@@ -283,6 +349,8 @@ class App:
     registry: Registry
     objects: Objects
     packages: PackageFiles
+    code: CodeHost
+    secrets: SecretParams
     bell: Bell
     clock: Clock
     pace: PaceSettings

@@ -139,6 +139,33 @@ class RunRecord:
     cancel_reason: str = ""
     cancel_sent_at: datetime | None = None  #: when its backend was first told to end it
     cancel_told_at: datetime | None = None  #: and when last
+    secrets: Mapping[str, str] = field(default_factory=dict)  #: parameter → where its value is; never the value
+
+
+class AnswerState(StrEnum):
+    """How far the code host has been told."""
+
+    OPEN = "open"
+    DONE = "done"
+    GIVEN_UP = "given_up"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a code host is to be told of a run that a push made."""
+
+    id: str = ""
+    run_key: str
+    source: str
+    repository: str  #: its name as the source's configuration has it
+    sha: str
+    status: bool  #: by a commit status
+    comment: bool  #: by a comment, at the end
+    state: AnswerState = AnswerState.OPEN
+    told: str = ""  #: pending: that it was submitted; status: how it ended, but not yet in the comment
+    detail: str = ""  #: why it was not told yet, or never
+    attempts: int = 0  #: since the last thing that was told
+    created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +206,37 @@ class Transition:
     detail: str
 
 
+class PromotionState(StrEnum):
+    """Where the move of an alias is; `asked` waits for a person, `moving` is being made, every other is an end."""
+
+    ASKED = "asked"
+    MOVING = "moving"
+    DONE = "done"
+    REFUSED = "refused"  #: by the gate, or by the registry
+    LOST = "lost"  #: the alias was elsewhere by then, or on its way
+    REJECTED = "rejected"  #: by a person
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """A move of an alias of a model, made, asked for or refused: a row of the audit log."""
+
+    id: str
+    model: str
+    alias: str
+    from_version: int  #: where the alias was when the move was decided; 0: nowhere
+    to_version: int
+    action: str  #: promote or rollback
+    state: PromotionState
+    reason: Reason
+    detail: str = ""  #: for a person: what the gate found, what a person said, what stood in the way
+    by: str  #: a person, or the rule whose run it was; "" when nobody knows
+    run_key: str = ""  #: the run whose verdict it is
+    figures: Mapping[str, Any] = field(default_factory=dict)  #: what the gate compared
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Edge:
     """One thing came from another: `source` was read or caused; `target` was made or is the one that read."""
@@ -188,6 +246,22 @@ class Edge:
     target: str
     run_key: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a run found of a version of a model: how its inputs have drifted, or how good it was once labels came."""
+
+    id: str = ""
+    run_key: str
+    kind: str  #: drift or quality
+    model: str
+    version: int
+    as_of: datetime  #: the moment that it is about
+    subject: str  #: URI of the file that was scored, or of the labels
+    rows: int
+    figures: Mapping[str, Any]  #: `coverage`; `columns`, by name, of a drift; `measures` of a quality
+    created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +286,9 @@ def origin(event: Event) -> str:
         return f"{data.get('clone_url') or data.get('repository', '')}/commit/{data['sha']}"
     if event.type.startswith("alert."):
         return f"alert:{data.get('fingerprint', '')}@{data.get('starts_at', '')}"
+    if event.type.startswith("model."):
+        promotion = data.get("promotion")
+        return f"promotion:{promotion}" if promotion else f"models:/{data.get('model', '')}/{data.get('version', '')}"
     return ""
 
 

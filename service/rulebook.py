@@ -22,6 +22,7 @@ from service.packages import compiled
 from service.ports import Backend, Clock, InForce
 from triggers.rules.load import load_rules
 from triggers.rules.model import RuleSet
+from triggers.rules.secretparams import Forbids, forbids_all
 from triggers.schema import Inputs, SourceFacts
 from triggers.signature import weakness
 from triggers.sourcefile import Source, load_sources
@@ -42,7 +43,10 @@ class RuleBook:
         *,
         every: float,
         kept: Leases | None = None,
+        forbids: Forbids = forbids_all,
     ) -> None:
+        """`forbids`: what the settings say of a secret for a pipeline."""
+        self._forbids = forbids
         self._home, self._backends, self._clock, self._every, self._kept = home, backends, clock, every, kept
         self._lock = threading.Lock()
         self._seen: object = None
@@ -90,7 +94,7 @@ class RuleBook:
         texts = {name: text for name, text in files.items() if name != "sources.yaml"}
         try:
             facts = {name: _facts(source) for name, source in sources.items()}
-            rules, warnings = load_rules(texts, facts, self.inputs)
+            rules, warnings = load_rules(texts, facts, self.inputs, self._forbids)
         except Problems as error:
             # With broken sources every rule's source is unknown: saying so would hide what is to be mended.
             problems += [one for one in error.problems if not (problems and one.path.endswith(".source"))]

@@ -197,6 +197,11 @@ class Settings(BaseSettings):
     mlflow: MlflowSettings = MlflowSettings()
     pace: PaceSettings = PaceSettings()
     log: LogSettings = LogSettings()
+    secret_params: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="which pipelines a rule may hand which secrets to as parameters: a pipeline's name to a list of "
+        "`env:NAME` and `file:PATH`; `*` at the end stands for any rest",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -237,6 +242,7 @@ def load(home: Path | None = None) -> Settings:
     local = settings.local.model_copy(update={"packages": found / settings.local.packages})
     objects = settings.objects.model_copy(update=_aws(settings.objects, os.environ))
     _check_addresses(store, objects)
+    _check_secret_params(settings.secret_params)
     backends = {name: _backend(found, name, one, settings.pace) for name, one in settings.backends.items()}
     tracking = settings.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     mlflow = settings.mlflow.model_copy(update={"tracking_uri": tracking})
@@ -290,6 +296,17 @@ def _check_addresses(store: StoreSettings, objects: ObjectSettings) -> None:
     usable = parts.scheme in {"http", "https"} and parts.netloc and not parts.path.strip("/") and not parts.query
     if objects.endpoint and not usable:
         raise Refused("settings that cannot be used:\n  objects.endpoint: must look like http://host:9000")
+
+
+def _check_secret_params(given: Mapping[str, tuple[str, ...]]) -> None:
+    """A pattern that is open to everything is a mistake, or will be one."""
+    for pipeline, references in given.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\*?", pipeline):
+            raise Refused(f"settings that cannot be used:\n  secret_params.{pipeline}: is no pipeline's name")
+        for one in references:
+            if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*\*?|file:[^*]+\*?", one) or ".." in one.split("/"):
+                how = "must look like env:NAME, env:LEGACY_*, file:PATH or file:/run/secrets/legacy/*"
+                raise Refused(f"settings that cannot be used:\n  secret_params.{pipeline}: {how}")
 
 
 def _aws(objects: ObjectSettings, environ: Mapping[str, str]) -> dict[str, Any]:

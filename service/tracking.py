@@ -1,15 +1,23 @@
-"""The MLflow registry: which version stands behind an alias, which versions carry a run key.
+"""The MLflow registry: which version stands behind an alias, which versions carry a run key; moves an alias.
 
 Fits `service.ports.Registry`. Imports mlflow only when first asked: it costs more than a second.
 """
 
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from service.errors import Permanent, Temporary
-from service.ports import ModelVersion
+from service.ports import ModelVersion, RegisteredModel
 from service.settings import MlflowSettings
+
+#: MLflow's own patience is minutes. Whoever moves an alias holds it by a lease, and must know before that is over; what
+#: looks it up is asked again anyhow.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "12"}
 
 
 class MlflowRegistry:
@@ -29,6 +37,39 @@ class MlflowRegistry:
         """The version behind `name@alias`, as it is now."""
         return _version(self._ask("get_model_version_by_alias", name, alias), alias)
 
+    def models(self) -> Sequence[RegisteredModel]:
+        """Every model by name, with where its aliases point to; none when there is no registry."""
+        if not self._uri:
+            return ()
+        return [_model(item) for item in self._all("search_registered_models")]
+
+    def aliases(self, name: str) -> Mapping[str, int]:
+        """Where each alias of the model points to."""
+        return _model(self._ask("get_registered_model", name)).aliases
+
+    def versions(self, name: str, at_most: int) -> Sequence[ModelVersion]:
+        """The newest versions with the metrics of their runs, the newest first."""
+        self.aliases(name)
+        found = self._ask("search_model_versions", f"name = '{name}'", at_most, ["version_number DESC"])
+        return [replace(_version(item, ""), figures=self._figures(item.run_id)) for item in found]
+
+    def _figures(self, run_id: str) -> Mapping[str, float]:
+        """A run may have been deleted: its model has no figures then."""
+        try:
+            return dict(self._ask("get_run", run_id).data.metrics) if run_id else {}
+        except Permanent:
+            return {}
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Point the alias to the version. MLflow does not compare: `service.flow.promote` does."""
+        self._ask("set_registered_model_alias", name, alias, str(version))
+
+    def link(self, name: str, version: int) -> str:
+        """In MLflow's own pages, which its server serves beside the API."""
+        if not self._uri.startswith(("http://", "https://")):
+            return ""
+        return f"{self._uri.rstrip('/')}/#/models/{quote(name, safe='')}/versions/{version}"
+
     def tagged(self, run_key: str) -> Sequence[ModelVersion]:
         """Every version with the tag `run_key`; none when there is no registry."""
         if not self._uri:
@@ -42,6 +83,16 @@ class MlflowRegistry:
             return ()
         everywhere = [one.experiment_id for one in self._ask("search_experiments")]
         return [one.info.run_id for one in self._ask("search_runs", everywhere, f"tags.run_key = '{run_key}'")]
+
+    def _all(self, method: str) -> Sequence[Any]:
+        """Every page of a search."""
+        found, token = [], None
+        while True:
+            page = self._ask(method, None, 200, None, token)
+            found += page
+            token = page.token
+            if not token:
+                return found
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         if not self._uri:
@@ -60,6 +111,11 @@ class MlflowRegistry:
             if self._made is None:
                 from mlflow import MlflowClient  # noqa: PLC0415
 
+                # Loads the plugins of whatever is installed, Feast's for seconds: else within the first question.
+                from mlflow.tracking.request_header import registry  # noqa: F401, PLC0415
+
+                for name, value in PATIENCE.items():
+                    os.environ.setdefault(name, value)
                 self._made = MlflowClient(tracking_uri=self._uri)
             return self._made
 
@@ -83,4 +139,13 @@ def _version(found: Any, alias: str) -> ModelVersion:
         run_id=found.run_id or "",
         source=found.source or "",
         tags=dict(found.tags or {}),
+        created_at=_time(found.creation_timestamp),
     )
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _model(found: Any) -> RegisteredModel:
+    return RegisteredModel(name=found.name, aliases={alias: int(version) for alias, version in found.aliases.items()})

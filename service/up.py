@@ -1,6 +1,6 @@
-"""The embedded stack: Redis, MinIO, MLflow, Alertmanager as asked for, an API and a worker, on one home.
+"""The embedded stack: Redis, MinIO, MLflow, Alertmanager, Prometheus as asked for, an API and a worker, on one home.
 
-`kfp-triggers up` runs it for a person's own files, the demo and the acceptance tests for theirs. What the parts are is
+`kfp-triggers up` runs it for a person's own files, the demos and the acceptance tests for theirs. What the parts are is
 `service.embedded`'s word, how they are kept alive `service.supervise`'s.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service import buckets, embedded
-from service.embedded import S3, Grouping, Webhook
+from service.embedded import S3, Grouping, Watching, Webhook
 from service.errors import Refused, Temporary
 from service.rulebook import RuleBook
 from service.settings import Settings, load
@@ -31,6 +31,7 @@ class Wanted:
     minio: bool = False
     mlflow: bool = False
     alertmanager: Grouping | None = None
+    prometheus: Watching | None = None  #: it needs the Alertmanager too
     redis: bool = True
     worker: bool = True
     buckets: tuple[str, ...] = ()  #: to make, beside those that sources name
@@ -48,6 +49,7 @@ class Stack:
     s3: S3 | None
     mlflow: str  #: URL, or ""
     alertmanager: str  #: URL, or ""
+    prometheus: str  #: URL, or ""
     env: Mapping[str, str]  #: what the API and the worker were given
 
     def hook(self, source: str) -> str:
@@ -59,7 +61,7 @@ def bring_up(supervisor: Supervisor, wanted: Wanted) -> Stack:
     """Start it all in order, and write `up.env`, by which other commands on this home find it."""
     home = supervisor.home.parent
     settings = load(home)
-    names = ("api", "redis", "minio", "mlflow", "alertmanager")
+    names = ("api", "redis", "minio", "mlflow", "alertmanager", "prometheus")
     ports = embedded.ports(supervisor.home, names)
     api_port = (settings.api.port if wanted.port is None else wanted.port) or ports["api"]
     stack = _plan(settings, wanted, supervisor.home, ports | {"api": api_port})
@@ -78,6 +80,7 @@ def bring_up(supervisor: Supervisor, wanted: Wanted) -> Stack:
             if wanted.worker and wanted.redis:
                 supervisor.start(embedded.worker(home, [*argv, "worker"], "worker", stack.env))
             _alerts(supervisor, stack, wanted, book, ports["alertmanager"])
+            _watching(supervisor, stack, wanted, ports["prometheus"])
             tracking.result()
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(stack.env.items())]
     embedded.write_private(settings.data / "up.env", "".join(lines))
@@ -113,6 +116,7 @@ def _plan(settings: Settings, wanted: Wanted, folder: Path, ports: Mapping[str, 
         s3=store,
         mlflow=mlflow,
         alertmanager=f"http://{host}:{ports['alertmanager']}" if wanted.alertmanager else "",
+        prometheus=f"http://{host}:{ports['prometheus']}" if wanted.prometheus else "",
         env=passed | env | dict(wanted.env or {}),
     )
 
@@ -165,6 +169,15 @@ def _alerts(supervisor: Supervisor, stack: Stack, wanted: Wanted, book: RuleBook
     name = next(iter(sources))
     hook = Webhook(name, stack.hook(name), _token(book, name))
     supervisor.start(embedded.alertmanager(supervisor.home, port, hook, wanted.alertmanager))
+
+
+def _watching(supervisor: Supervisor, stack: Stack, wanted: Wanted, port: int) -> None:
+    if wanted.prometheus is None:
+        return
+    if not stack.alertmanager:
+        raise Refused("Prometheus' alerts go to an Alertmanager: bring one up too")
+    metrics, alertmanager = (url.partition("://")[2] for url in (stack.api, stack.alertmanager))
+    supervisor.start(embedded.prometheus(supervisor.home, port, wanted.prometheus, metrics, alertmanager))
 
 
 def _of_type(book: RuleBook, kind: str) -> dict[str, Source]:
@@ -222,5 +235,7 @@ def addresses(stack: Stack) -> list[str]:
         lines.append(f"mlflow        {stack.mlflow}")
     if stack.alertmanager:
         lines.append(f"alertmanager  {stack.alertmanager}")
+    if stack.prometheus:
+        lines.append(f"prometheus    {stack.prometheus}")
     lines.append(f"logs          {stack.home / 'data' / 'logs'}")
     return lines

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from service.broker import CeleryBell, InlineBell, NoBell, celery_app
+from service.codehost import CodeHosts
 from service.commits import Commits
 from service.flow.steps import step
 from service.kubeflow import KubeflowBackend
@@ -24,6 +25,7 @@ from service.packagefiles import Files
 from service.ports import App, Backend, Bell
 from service.records import Accepted
 from service.rulebook import RuleBook
+from service.secretparams import AllowedSecrets
 from service.settings import ObjectSettings, Settings
 from service.store import Store
 from service.store.migrate import require_current
@@ -82,16 +84,21 @@ def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted]
     clock = SystemClock()
     found = backends(settings)
     registry = MlflowRegistry(settings.mlflow)
+    allowed = AllowedSecrets(settings.home, settings.secret_params)
     if decides:
         threading.Thread(target=registry.warm, daemon=True).start()
     return App(
         ledger=store,
         accept=accept,
-        rules=RuleBook(settings.home, found, clock, every=settings.pace.reload, kept=store.leases),
+        rules=RuleBook(
+            settings.home, found, clock, every=settings.pace.reload, kept=store.leases, forbids=allowed.forbids
+        ),
         backends=found,
         registry=registry,
         objects=S3Objects(settings.objects),
         packages=Files(settings.home, Commits(settings.data / "commits", settings.home)),
+        code=CodeHosts(settings.home),
+        secrets=allowed,
         bell=bell,
         clock=clock,
         pace=settings.pace,
@@ -103,7 +110,8 @@ def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted]
 
 def rulebook(settings: Settings) -> RuleBook:
     """The rule files alone, for commands that need no store."""
-    return RuleBook(settings.home, backends(settings), SystemClock(), every=settings.pace.reload)
+    forbids = AllowedSecrets(settings.home, settings.secret_params).forbids
+    return RuleBook(settings.home, backends(settings), SystemClock(), every=settings.pace.reload, forbids=forbids)
 
 
 def backends(settings: Settings) -> Mapping[str, Backend]:

@@ -20,6 +20,7 @@ from service.ports import (
     Observed,
     Pipeline,
     Rate,
+    RegisteredModel,
     Sighting,
     Version,
 )
@@ -155,6 +156,39 @@ class FakeRegistry:
     version: int = 3
     away: bool = False
     traced: bool = False  #: it has a run of its own with the tag
+    known: int = 9  #: how many versions there are
+    made_by: dict[str, int] = field(default_factory=dict)  #: run key → the version that carries it
+    before_set: Exception | Killed | None = None  #: raised once, with the alias where it was
+    after_set: Exception | Killed | None = None  #: raised once, with the alias moved
+    sets: list[int] = field(default_factory=list)  #: every version that the alias was set to
+
+    def models(self) -> Sequence[RegisteredModel]:
+        return [RegisteredModel(name="income-classifier", aliases=self.aliases("income-classifier"))]
+
+    def aliases(self, name: str) -> Mapping[str, int]:
+        if self.away:
+            raise Temporary("the registry does not answer")
+        if name != "income-classifier":
+            raise Permanent(f"there is no {name}")
+        return {"champion": self.version} if self.version else {}
+
+    def versions(self, name: str, at_most: int) -> Sequence[ModelVersion]:
+        self.aliases(name)
+        numbers = range(self.known, max(0, self.known - at_most), -1)
+        return [ModelVersion(name=name, alias="", version=one, run_id="r", source="", tags={}) for one in numbers]
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        self.aliases(name)
+        if problem := self.before_set:
+            self.before_set = None
+            raise problem
+        if version > self.known:
+            raise Permanent(f"there is no version {version} of {name}")
+        self.version = version
+        self.sets.append(version)
+        if problem := self.after_set:
+            self.after_set = None
+            raise problem
 
     def by_alias(self, name: str, alias: str) -> ModelVersion:
         if self.away:
@@ -163,10 +197,18 @@ class FakeRegistry:
             raise Permanent(f"there is no {name}@{alias}")
         return ModelVersion(name=name, alias=alias, version=self.version, run_id="r", source="", tags={})
 
+    def link(self, name: str, version: int) -> str:
+        return f"https://mlflow.example/#/models/{name}/versions/{version}"
+
     def tagged(self, run_key: str) -> Sequence[ModelVersion]:
         if self.away:
             raise Temporary("the registry does not answer")
-        return ()
+        made = [self.made_by[run_key]] if run_key in self.made_by else []
+        tags = {"run_key": run_key}
+        return [
+            ModelVersion(name="income-classifier", alias="", version=one, run_id="r", source="", tags=tags)
+            for one in made
+        ]
 
     def runs_tagged(self, run_key: str) -> Sequence[str]:
         if self.away:

@@ -9,6 +9,7 @@ from urllib.parse import quote_plus
 
 from fakes import FakeBackend, FakeBell, FakeClock, FakeObjects, FakeRegistry
 
+from service.codehost import CodeHosts
 from service.commits import Commits
 from service.flow.steps import step
 from service.flow.sweep import sweep
@@ -16,6 +17,7 @@ from service.flow.watch import watch
 from service.packagefiles import Files
 from service.ports import App
 from service.rulebook import RuleBook
+from service.secretparams import AllowedSecrets
 from service.settings import PaceSettings, StoreSettings
 from service.store import Store, migrate
 
@@ -87,15 +89,18 @@ def made(tmp_path: Path) -> Iterator[World]:
     (tmp_path / "uploads.token").write_text(TOKEN + "\n")
     store = Store(StoreSettings(url=f"sqlite:///{tmp_path / 'store.db'}"))
     migrate.upgrade(store.database)
+    allowed = AllowedSecrets(tmp_path, {"scoring": ("env:LEGACY_*", "file:secrets/*")})
     backend, registry, objects, bell, clock = FakeBackend(), FakeRegistry(), FakeObjects(), FakeBell(), FakeClock()
     app = App(
         ledger=store,
         accept=store.events.accept,
-        rules=RuleBook(tmp_path, {"default": backend}, clock, every=0, kept=store.leases),
+        rules=RuleBook(tmp_path, {"default": backend}, clock, every=0, kept=store.leases, forbids=allowed.forbids),
         backends={"default": backend},
         registry=registry,
         objects=objects,
         packages=Files(tmp_path, Commits(tmp_path / "commits", tmp_path)),
+        code=CodeHosts(tmp_path),
+        secrets=allowed,
         bell=bell,
         clock=clock,
         pace=PaceSettings(),

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     PIPELINE_UNAVAILABLE = "pipeline_unavailable", "the backend does not answer for the pipeline's inputs; asked again"
     COOLDOWN = "cooldown", "the rule ran less than its cooldown ago"
     BUSY = "busy", "every slot of the rule's lock is taken"
+    BUDGET = "budget", "the rule has made as many runs as its budget allows for now"
     PAUSED = "paused", "the rule is paused; its events wait"
     # A decision to skip.
     OBSERVED = "observed", "the rule only observes: it decides and records, and runs nothing"
@@ -44,6 +45,7 @@ class Reason(StrEnum):
     LOOKUP_FAILED = "lookup_failed", "a system that the rule looks into says that there is no such thing"
     PIPELINE_UNKNOWN = "pipeline_unknown", "the backend has no such pipeline"
     RESOLVED = "resolved", "the alert was resolved while the rule waited"
+    TRIES_EXHAUSTED = "tries_exhausted", "the rule ran as often as it may and the alert fires on: a person has to look"
     LOOP = "loop", "the event was caused by a run of this very rule, or the chain of causes is too deep"
     RULE_REMOVED = "rule_removed", "the rule is no longer in the rule files"
     # A run's moves.
@@ -64,3 +66,17 @@ class Reason(StrEnum):
     REVIVED = "revived", "its backend runs it again: it was retried there"
     INTERRUPTED = "interrupted", "its process ended without a result: the machine or the supervisor went away"
     VANISHED = "vanished", "its backend no longer knows it"
+    # A promotion: what became of an alias.
+    GATE_PASSED = "gate_passed", "the gate found the candidate better than the champion"
+    GATE_REFUSED = "gate_refused", "the gate found the candidate no better than the champion"
+    GATE_ASKS = "gate_asks", "the gate leaves it to a person"
+    NEVER_PROMOTES = "never_promotes", "the pipeline only compares: its promotion is `never`"
+    FIRST_VERSION = "first_version", "the model had no champion"
+    BY_PERSON = "by_person", "a person asked for it"
+    ROLLED_BACK = "rolled_back", "a person went back to an earlier version"
+    APPROVED = "approved", "a person approved it"
+    REJECTED = "rejected", "a person rejected it"
+    ALIAS_ELSEWHERE = "alias_elsewhere", "the alias is no longer where it was when the move was decided"
+    MOVE_UNDER_WAY = "move_under_way", "another move of the same alias is under way"
+    REGISTRY_REFUSED = "registry_refused", "the registry refuses it for good"
+    MOVED_OUTSIDE = "moved_outside", "somebody moved the alias in the registry itself"

@@ -1,6 +1,7 @@
-"""Where a secret is, never the secret: `{env: NAME}` or `{file: PATH}` in `sources.yaml`.
+"""Where a secret is, never the secret: `{env: NAME}` or `{file: PATH}`, in `sources.yaml` and in a rule's `secrets`.
 
-Read by `triggers.sourcefile` and by the settings of a source that has secrets of its own; resolved by `service`.
+Read by `triggers.sourcefile`, by the settings of a source that has secrets of its own, and by `triggers.rules`;
+resolved by `service`.
 """
 
 import re
@@ -18,6 +19,16 @@ class SecretReference:
 
     env: str = ""
     file: str = ""
+
+    def __str__(self) -> str:
+        """In one word, as settings, rows and people see it: `env:NAME` or `file:PATH`."""
+        return f"env:{self.env}" if self.env else f"file:{self.file}"
+
+    @classmethod
+    def read(cls, word: str) -> "SecretReference":
+        """The reference back from its word."""
+        kind, _, where = word.partition(":")
+        return cls(env=where) if kind == "env" else cls(file=where)
 
 
 def complaint(value: Any) -> str:

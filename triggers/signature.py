@@ -62,15 +62,28 @@ def check_standard_webhook(delivery: Delivery, secrets: Sequence[bytes]) -> None
 
     https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
     """
-    identifier, timestamp = _header(delivery, "webhook-id"), _header(delivery, "webhook-timestamp")
-    signatures = _header(delivery, "webhook-signature").split()
+    _check_signed(delivery, "webhook-", ("id", "timestamp", "signature"), map(_signing_key, secrets))
+
+
+def check_mlflow_webhook(delivery: Delivery, secrets: Sequence[bytes]) -> None:
+    """MLflow's: the same construction, under other header names, and the secret is the key as it stands.
+
+    https://github.com/mlflow/mlflow/blob/master/mlflow/webhooks/delivery.py
+    """
+    usable = [secret for secret in secrets if not weakness(secret)]
+    _check_signed(delivery, "x-mlflow-", ("delivery-id", "timestamp", "signature"), usable)
+
+
+def _check_signed(delivery: Delivery, prefix: str, names: Sequence[str], keys: Iterable[bytes]) -> None:
+    """`v1,` and the base64 HMAC-SHA256 of `id.timestamp.body`, in one of up to ten signatures, and not long ago."""
+    identifier, timestamp, given = (_header(delivery, prefix + name) for name in names)
     if not _TIMESTAMP.fullmatch(timestamp.decode("latin-1")):
         raise NotAuthentic("the timestamp is not a number of seconds")
     if abs(delivery.received_at.timestamp() - int(timestamp)) > TOLERANCE:
         raise NotAuthentic(f"the timestamp is more than {TOLERANCE} s away")
     signed = b".".join((identifier, timestamp, delivery.body))
-    expected = [b"v1," + base64.b64encode(_digest(key, signed)) for key in map(_signing_key, secrets) if key]
-    if not _matches((given, one) for given in signatures[:10] for one in expected):
+    expected = [b"v1," + base64.b64encode(_digest(key, signed)) for key in keys if key]
+    if not _matches((signature, one) for signature in given.split()[:10] for one in expected):
         raise NotAuthentic("the signature does not match")
 
 

@@ -18,7 +18,7 @@ from triggers.yamlfile import Document, Path, Problem, Problems, read
 
 API_VERSION = "kfp-triggers/v1"
 #: Designed, not built: naming them here tells a reader "not yet" instead of "unknown".
-NOT_BUILT = frozenset({"gitea", "bitbucket", "mlflow", "cloudevents", "schedule", "run"})
+NOT_BUILT = frozenset({"gitea", "bitbucket", "cloudevents", "schedule", "run"})
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _OURS = ("type", "token", "secrets")

@@ -109,16 +109,21 @@ def _store(found: "StoreSettings") -> "Iterable[Finding]":
     """SQLite makes a file for whoever looks: so it is looked for first."""
     from pathlib import Path
 
+    from service.records import Query
     from service.store.database import Database
     from service.store.migrate import versions
+    from service.store.promotions import SqlPromotions
 
     scheme, _, path = found.url.partition(":///")
     if scheme.startswith("sqlite") and not Path(path).exists():
         yield _finding("schema", f"there is no store at {path}: run `kfp-triggers migrate`", good=False)
         return
     database = Database(found)
+    waiting = 0
     try:
         there, wanted = versions(database)
+        if there == wanted:
+            waiting = len(SqlPromotions(database).list(Query(state="asked", limit=500)))
     except Exception as error:
         if type(error).__module__ != "sqlalchemy.exc":
             raise
@@ -128,6 +133,8 @@ def _store(found: "StoreSettings") -> "Iterable[Finding]":
         database.close()
     remedy = "" if there == wanted else f", this version wants {wanted}: run `kfp-triggers migrate`"
     yield _finding("schema", f"{there or 'empty'}{remedy}", good=there == wanted)
+    if waiting:
+        yield _finding("promotions", f"{waiting} wait for a person: see `kfp-triggers models list`")
 
 
 def _broker(found: "BrokerSettings") -> "Iterable[Finding]":

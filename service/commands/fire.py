@@ -72,7 +72,7 @@ def _event(world: "App", rule: "Rule", object_uri: str | None, file: Path | None
     if kind != "manual.fired":
         needs = "--object URI or --event FILE" if kind == "object.created" else "--event FILE"
         fail(f"{rule.name} waits for {kind}: give it one with {needs}", USAGE)
-    return event_of({"type": kind, "subject": rule.name, "data": {"scheduled_for": "", "by": _person()}})
+    return event_of({"type": kind, "subject": rule.name, "data": {"scheduled_for": "", "by": person()}})
 
 
 def _object(world: "App", uri: str) -> "Event":
@@ -104,8 +104,9 @@ def _store(world: "App", rule: "Rule", made: "Event") -> str:
     from triggers.event import Delivery, Reading, key_of
 
     key = key_of("fire", ULID())
-    item = replace(made, identity=key, stream="", position="")
-    body = json.dumps({"fired": rule.name, "by": _person(), "data": dict(item.data)}, default=str).encode()
+    data = {name: value for name, value in made.data.items() if name != "repeat"}  # of the service's own telling
+    item = replace(made, data=data, identity=key, stream="", position="")
+    body = json.dumps({"fired": rule.name, "by": person(), "data": dict(item.data)}, default=str).encode()
     delivery = Delivery(source=rule.trigger.source, headers={}, body=body, received_at=world.clock.now())
     reading = Reading(transport_key=key, events=(item,))
     accepted = store(world, Arrival(delivery=delivery, headers={}, reading=reading, only_rule=rule.name))
@@ -160,7 +161,8 @@ def _line(runs: Any, decisions: Any) -> str:
     return "stored"
 
 
-def _person() -> str:
+def person() -> str:
+    """Who gives the command, for the record."""
     import getpass
     import os
 

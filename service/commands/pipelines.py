@@ -46,7 +46,7 @@ def push(
         fail("--image and --secret are for compiling the shipped pipelines: leave them out beside a PATH", USAGE)
     with told():
         target, patience = _backend(backend), _Patience(timeout if wait else 0.0)
-        with _files(paths or [], image, secret) as files:
+        with _files(paths or [], image, secret, target.kind == "local") as files:
             found = [_read(path) for path in files]
         items = [_push(target, version or package.digest[:_SHORT], package, body, patience) for package, body in found]
         if wait:
@@ -112,13 +112,13 @@ def _backend(name: str) -> "Backend":
 
 
 @contextmanager
-def _files(paths: Sequence[Path], image: str | None, secret: str | None) -> Iterator[list[Path]]:
+def _files(paths: Sequence[Path], image: str | None, secret: str | None, local: bool) -> Iterator[list[Path]]:
     """Those that were named, or the shipped pipelines, compiled for as long as the block lasts."""
     if paths:
         yield [file for path in paths for file in _below(path)]
         return
     with tempfile.TemporaryDirectory(prefix="kfp-triggers-") as folder:
-        _compile(Path(folder), image, secret)
+        _compile(Path(folder), image, secret, local)
         yield _below(Path(folder))
 
 
@@ -132,13 +132,17 @@ def _below(path: Path) -> list[Path]:
     return found
 
 
-def _compile(folder: Path, image: str | None, secret: str | None) -> None:
-    """In a process of its own: the service never imports pipeline code. -P: nor what lies in the current folder."""
+def _compile(folder: Path, image: str | None, secret: str | None, local: bool) -> None:
+    """In a process of its own: the service never imports pipeline code. -P: nor what lies in the current folder.
+
+    On the local backend no step is lost and started anew: what ends one is its own error, which would end it again.
+    """
     from service.errors import Refused
 
     argv = [sys.executable, "-P", "-m", "pipelines.compile", str(folder)]
     for option, value in (("--image", image), ("--secret", secret)):
         argv += [option, value] if value else []
+    argv += ["--retries", "0"] if local else []
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Refused(f"the shipped pipelines do not compile: {(done.stderr.strip().splitlines() or ['?'])[-1]}")

@@ -81,6 +81,30 @@ def explain(
 
 
 @app.command()
+def show(
+    rule: Annotated[str | None, typer.Argument(help="A rule; else all of them.")] = None, as_json: AsJson = False
+) -> None:
+    """The rules in force: when each ran last, how it went, and whether it has given up on an alert."""
+    from service.flow.standing import standings
+
+    with opened() as world:
+        found = standings(world)
+    if rule is not None and rule not in {one["rule"] for one in found}:
+        fail(f"there is no rule {rule}; there is {', '.join(one['rule'] for one in found) or 'none'}", BAD)
+    chosen = [one for one in found if rule in (None, one["rule"])]
+    if as_json:
+        document(chosen[0] if rule else {"items": chosen})
+    elif rule:
+        fields(chosen[0])
+    else:
+        columns = ("rule", "mode", "trigger", "last run", "last state", "given up since")
+        table(columns, [tuple(one[key] for key in _COLUMNS) for one in chosen])
+
+
+_COLUMNS = ("rule", "mode", "trigger", "last_run_at", "last_state", "given_up_since")
+
+
+@app.command()
 def schema() -> None:
     """The JSON Schema of a rule file, for editors."""
     from triggers.rules.grammar import json_schema

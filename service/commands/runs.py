@@ -64,12 +64,14 @@ def show_run(run_key: str, as_json: AsJson = False) -> None:
 @app.command()
 def logs(run_key: str) -> None:
     """What the run printed so far."""
+    from service.flow.mask import hidden
+
     with opened() as world:
         found = _run(world, run_key)
         backend = world.backends.get(found.backend)
         if backend is None or not found.backend_id:
             fail(f"run {run_key} is {found.state}: no backend has it yet, so there is no log", BAD)
-        said = backend.log(found.backend_id)
+        said = hidden(world, found, backend.log(found.backend_id))
     say(said, end="" if said.endswith("\n") or not said else "\n")
 
 

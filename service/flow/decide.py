@@ -8,12 +8,14 @@ depend on. Rules are apart: one whose lookup does not answer waits alone. Called
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from service import metrics
 from service.flow.admit import admit
+from service.flow.answer import answer_to
 from service.flow.causes import causes_of
 from service.flow.look import look_up, plain
+from service.flow.repeat import repeat, told_again
 from service.flow.resolve import Resolved, resolve
 from service.ledger import Ask, Judged
 from service.lifecycle import State
@@ -57,6 +59,9 @@ def decide_again(app: App, decision_id: str) -> None:
     if decided is None or (item := app.ledger.events.get(decided.event_id)) is None:
         return
     with bound(event_id=item.id, rule=decided.rule):
+        if decided.outcome != Outcome.WAIT:
+            repeat(app, item, decided, taken)
+            return
         in_force = app.rules.now()
         rule = in_force.rules.rules.get(decided.rule)
         causes = causes_of(app.ledger, item)
@@ -77,7 +82,8 @@ def matching(in_force: InForce, item: EventRecord) -> Sequence[Rule]:
 
 
 def _candidate(item: EventRecord, generation: int = 0) -> Candidate:
-    return Candidate(event=item.event, event_id=item.id, source=item.source, generation=generation)
+    asked = bool(item.only_rule) and not told_again(item)
+    return Candidate(event=item.event, event_id=item.id, source=item.source, generation=generation, asked=asked)
 
 
 def _ask(app: App, in_force: InForce, rule: Rule, item: EventRecord, causes: Sequence[str], generation: int = 0) -> Ask:
@@ -86,11 +92,14 @@ def _ask(app: App, in_force: InForce, rule: Rule, item: EventRecord, causes: Seq
     found = look_up(app, plan(rule, candidate))
     resolved = resolve(app, in_force.sources, rule, candidate)
     report_uri = f"{app.reports}/{run_key(rule.name, item.id, candidate.generation)}"
+    first = _first_decided_at(app, rule, candidate)
 
     def judged(history: History) -> Judged:
         now = app.clock.now()
         inputs = resolved.pipeline.inputs if isinstance(resolved, Resolved) else resolved
-        facts = Facts(lookups=found, history=history, inputs=inputs, report_uri=report_uri, now=now)
+        facts = Facts(
+            lookups=found, history=history, inputs=inputs, report_uri=report_uri, now=now, first_decided_at=first
+        )
         made = judge(rule, candidate, facts)
         again = made.ask_again_at
         if made.outcome is Outcome.WAIT and again is None:
@@ -112,9 +121,26 @@ def _ask(app: App, in_force: InForce, rule: Rule, item: EventRecord, causes: Seq
             ask_again_at=again,
             run=run,
             package=package,
+            answer=answer_to(app, in_force, rule, item, run) if run else None,
         )
 
-    return Ask(rule=rule.name, lock=lock_of(rule, candidate), causes=causes, judge=judged)
+    limits = rule.limits
+    return Ask(
+        rule=rule.name,
+        lock=lock_of(rule, candidate),
+        causes=causes,
+        judge=judged,
+        budget=limits.budget.runs if limits.budget else 0,
+        tries=limits.tries or 0,
+    )
+
+
+def _first_decided_at(app: App, rule: Rule, candidate: Candidate) -> datetime | None:
+    """Of a replay: when the run was decided that it stands for. A run is written in its decision's transaction."""
+    if candidate.generation == 0:
+        return None
+    first = app.ledger.runs.get(run_key(rule.name, candidate.event_id, 0))
+    return first.created_at if first else None
 
 
 def _run(rule: Rule, candidate: Candidate, made: Decision, resolved: Resolved, defaults: Defaults) -> RunRecord:
@@ -138,6 +164,7 @@ def _run(rule: Rule, candidate: Candidate, made: Decision, resolved: Resolved, d
         pipeline_digest=pipeline.digest,
         experiment=spec.experiment or defaults.experiment,
         params=made.params,
+        secrets=made.secrets,
         reads=made.reads,
         writes=made.writes,
         causes=[],
@@ -202,6 +229,8 @@ def _tell(app: App, judged: Sequence[Judged]) -> None:
         metrics.decisions.labels(rule=one.rule, outcome=one.outcome, reason=one.reason).inc()
         key = one.run.run_key if one.run else ""
         logger.info("decided", rule=one.rule, outcome=one.outcome, reason=one.reason, run_key=key)
+        if one.reason is Reason.TRIES_EXHAUSTED:
+            logger.error("rule_given_up", rule=one.rule, detail=one.detail)
     started = [one.run for one in judged if one.run is not None]
     for run in started:
         if run.state is State.READY:

@@ -32,6 +32,7 @@ def job_of(app: App, item: RunRecord, backend: Backend) -> Job:
         service_account=item.service_account,
         pipeline_root=item.pipeline_root,
         package=package,
+        secrets=app.secrets.values(item.pipeline, item.secrets) if item.secrets else {},
     )
 
 

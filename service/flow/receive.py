@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from service import metrics
 from service.errors import ServiceError
+from service.flow.moves import as_ours
 from service.ledger import Arrival
 from service.log import logger
 from service.ports import App
@@ -32,6 +33,8 @@ KEPT_HEADERS = frozenset(
         "x-gitlab-event",
         "x-gitlab-event-uuid",
         "x-gitlab-instance",
+        "x-mlflow-delivery-id",
+        "x-mlflow-timestamp",
     }
 )
 
@@ -51,7 +54,7 @@ def receive(app: App, delivery: Delivery) -> Accepted:
         # A bug of ours must not become an answer for which the sender repeats it for ever: MinIO sends one at a time.
         logger.exception("source_failed", source=source.name)
         reading = quarantine(delivery, FAILED)
-    events = [_not_our_own(app, item) for item in reading.events]
+    events = [as_ours(app, _not_our_own(app, item)) for item in reading.events]
     headers = {name: text for name, text in delivery.headers.items() if name in KEPT_HEADERS}
     arrival = Arrival(delivery=delivery, headers=headers, reading=replace(reading, events=events))
     try:

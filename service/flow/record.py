@@ -9,11 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.errors import Permanent, Temporary
+from service.flow.mask import hidden
+from service.flow.observe import observations_of
+from service.flow.verdict import act
 from service.log import bound, logger
 from service.ports import App
 from service.records import Edge, RunRecord
 
 MAX_DATASETS = 200  #: of one report; a report with more is not ours
+OBSERVED = ("observation", "observations")  #: facts that have a table of their own
 
 
 def record(app: App, item: RunRecord) -> None:
@@ -29,7 +33,7 @@ def record(app: App, item: RunRecord) -> None:
         except Permanent as error:
             logger.warning("record_without_reports", detail=error.detail)
             reports, versions, traced = {}, (), ()
-        read = {name: _parse(name, body) for name, body in sorted(reports.items())}
+        read = {name: _parse(name, hidden(app, item, body)) for name, body in sorted(reports.items())}
         node = f"run:{item.run_key}"
         edges = [edge for report in read.values() for edge in edges_of(report, item.run_key)]
         edges += [
@@ -47,9 +51,14 @@ def record(app: App, item: RunRecord) -> None:
         ]
         edges += _told_by_backend(item)
         summary = {name: summary_of(report) for name, report in read.items() if report}
+        act(app, item, list(summary.values()), versions)
+        now = app.clock.now()
+        observed = [one for facts in summary.values() for one in observations_of(facts, item.run_key, now)]
+        app.ledger.observations.add(observed)  # before the run counts as recorded: a kill in between repeats it
+        summary = {name: {key: facts[key] for key in facts if key not in OBSERVED} for name, facts in summary.items()}
         outputs = dict(item.outputs) | ({"reports": summary} if summary else {})
-        app.ledger.runs.recorded(item.run_key, edges, outputs, app.clock.now())
-        logger.info("run_recorded", reports=len(reports), edges=len(edges))
+        app.ledger.runs.recorded(item.run_key, edges, outputs, now)
+        logger.info("run_recorded", reports=len(reports), edges=len(edges), observations=len(observed))
 
 
 def _told_by_backend(item: RunRecord) -> Iterator[Edge]:
@@ -111,9 +120,10 @@ def _facts(dataset: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def summary_of(report: Mapping[str, Any]) -> Any:
+def summary_of(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a report that a person wants to see beside the run: our own facet."""
-    return _at(report, "run", "facets", "kfpTriggers_report") or {}
+    facet = _at(report, "run", "facets", "kfpTriggers_report")
+    return facet if isinstance(facet, dict) else {}
 
 
 def _at(value: Any, *path: str) -> Any:

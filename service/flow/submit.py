@@ -11,9 +11,10 @@ from datetime import timedelta
 from typing import Any
 
 from service import metrics
-from service.errors import Permanent, Temporary
+from service.errors import Permanent, ServiceError, Temporary
 from service.flow.admit import admit
 from service.flow.job import document_of, job_of
+from service.flow.mask import without
 from service.ledger import Claim
 from service.lifecycle import State
 from service.log import bound, logger
@@ -79,7 +80,12 @@ def _send(one: _Try) -> None:
         why = "what it refers to was looked up for too long"
         _move(one.app, one.item, one.taken, State.READY, Reason.BACKEND_BUSY, why, due_at=one.app.clock.now())
         return
-    _submitted(one, one.backend.create(job), Reason.ACCEPTED)
+    try:
+        backend_id = one.backend.create(job)
+    except ServiceError as error:  # the server may repeat what it was sent
+        error.detail = without(error.detail, job.secrets.values())
+        raise
+    _submitted(one, backend_id, Reason.ACCEPTED)
 
 
 def _resolve(one: _Try) -> None:

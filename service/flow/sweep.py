@@ -11,6 +11,7 @@ from service import metrics
 from service.errors import ServiceError
 from service.flow.admit import admit
 from service.flow.decide import decide, decide_again
+from service.flow.promote import finish
 from service.flow.record import record
 from service.flow.submit import submit
 from service.log import logger
@@ -31,6 +32,12 @@ def sweep(app: App) -> None:
     young = timedelta(seconds=app.pace.takeover)
     for item in app.ledger.runs.unrecorded(now - timedelta(days=7), now - young):
         record(app, item)
+    for promotion_id in app.ledger.promotions.due(now, LIMIT):
+        metrics.swept.labels(step="promotions.move").inc()
+        try:
+            finish(app, promotion_id)
+        except ServiceError as error:
+            logger.warning("sweep_failed", step="promotions.move", key=promotion_id, detail=error.detail)
 
 
 def ring_paced(app: App) -> None:

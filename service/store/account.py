@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from service.lifecycle import TERMINAL, State
-from service.records import EventState
+from service.records import EventState, PromotionState
 from service.store.database import Database, micros
-from service.store.tables import decision, double, event, run, run_transition
+from service.store.tables import decision, double, event, promotion, run, run_transition
 
 
 class SqlAccount:
@@ -38,6 +38,7 @@ class SqlAccount:
                 "event": _counts(connection, event.c.state),
                 "decision": _counts(connection, decision.c.outcome),
                 "run": _counts(connection, run.c.state),
+                "promotion": _counts(connection, promotion.c.state),
             }
 
 
@@ -73,7 +74,7 @@ def _lost(connection: Connection) -> Sequence[str]:
 
 
 def _stuck(connection: Connection, since: datetime) -> Sequence[str]:
-    """What has been due for longer than recovery may take, and runs past their time limit."""
+    """What has been due for longer than recovery may take, runs past their time limit, moves that nobody makes."""
     late = micros(since)
     events = connection.scalars(select(event.c.id).where(event.c.due_at < late, event.c.lease_until < late))
     decisions = connection.scalars(select(decision.c.id).where(decision.c.due_at < late, decision.c.lease_until < late))
@@ -83,10 +84,14 @@ def _stuck(connection: Connection, since: datetime) -> Sequence[str]:
             | (run.c.state.in_([State.SUBMITTED, State.RUNNING]) & (run.c.submitted_at + run.c.time_limit < late))
         )
     )
+    moves = connection.scalars(
+        select(promotion.c.id).where(promotion.c.state == PromotionState.MOVING, promotion.c.lease_until < late)
+    )
     return (
         [f"event:{found}" for found in events]
         + [f"decision:{found}" for found in decisions]
         + [f"run:{found}" for found in runs]
+        + [f"promotion:{found}" for found in moves]
     )
 
 

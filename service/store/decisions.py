@@ -4,7 +4,7 @@
 lineage while the write lock is held: two events can never both see the same lock free.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,12 +14,14 @@ from ulid import ULID
 from service.ledger import Ask, Claim, Judged
 from service.lifecycle import OPEN, State
 from service.records import DecisionRecord, Edge, EventRecord, EventState, Query, RunRecord, origin
-from service.store import claims, lineage, runs
+from service.store import answers, claims, episodes, events, lineage, runs
 from service.store.database import Database, maybe_moment, micros, moment
 from service.store.paging import among, equals, page
 from service.store.tables import decision, event, run
 from triggers.reason import Reason
 from triggers.rules.gate import History
+
+_GIVEN_UP = 200  #: decisions that are looked at, the latest
 
 
 def record(row: Row[Any]) -> DecisionRecord:
@@ -123,6 +125,23 @@ class SqlDecisions:
                 )
             return record(row)
 
+    def repeated(self, decision_id: str, *, holder: str) -> None:
+        """Its alert was told again, or is over: the decision is not looked at any more."""
+        with self._database.write() as connection:
+            if claims.still_held(connection, decision, decision_id, holder):
+                connection.execute(update(decision).where(decision.c.id == decision_id).values(**claims.let_go(None)))
+
+    def given_up(self) -> Mapping[str, datetime]:
+        """The rules whose tries did not end an alert that still fires, with when that was said first."""
+        wanted = select(decision).where(decision.c.reason == Reason.TRIES_EXHAUSTED).order_by(decision.c.id.desc())
+        found: dict[str, datetime] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(wanted.limit(_GIVEN_UP)):
+                item = connection.execute(select(event).where(event.c.id == row.event_id)).one()
+                if not episodes.resolved(connection, events.record(item)):
+                    found[row.rule] = moment(row.decided_at)
+        return found
+
     def claim(self, decision_id: str, taken: Claim) -> DecisionRecord | None:
         """The waiting decision if it is due and now ours to ask again, else None."""
         return self.get(decision_id) if claims.claim(self._database, decision, decision_id, taken) else None
@@ -160,6 +179,8 @@ def _add_run(connection: Connection, item: EventRecord, judged: Judged, decision
     if judged.package is not None:
         runs.keep(connection, judged.run.package, judged.package, now)
     runs.add(connection, judged.run, decision_id, now)
+    if judged.answer is not None:
+        answers.add(connection, judged.answer, now)
     if thing := origin(item.event):
         told = Edge(source=thing, relation="told of by", target=f"event:{item.id}", data={"type": item.event.type})
         lineage.add(connection, [told], now)
@@ -178,6 +199,12 @@ def _columns(judged: Judged, now: datetime) -> dict[str, Any]:
     }
 
 
+def _latest(connection: Connection, rule: str, count: int) -> tuple[datetime, ...]:
+    """When the rule made its latest runs, those that a person asked for too."""
+    wanted = select(run.c.created_at).where(run.c.rule == rule).order_by(run.c.created_at.desc())
+    return tuple(moment(at) for at in connection.scalars(wanted.limit(count))) if count else ()
+
+
 def _history(connection: Connection, item: EventRecord, ask: Ask) -> History:
     of_rule = select(func.max(run.c.created_at)).where(run.c.rule == ask.rule)
     last_run = connection.scalar(of_rule)
@@ -190,22 +217,16 @@ def _history(connection: Connection, item: EventRecord, ask: Ask) -> History:
             )
             or 0
         )
+    tried = episodes.tries(connection, ask) if ask.tries else ()
     return History(
         last_run_at=maybe_moment(last_run),
         last_success=maybe_moment(last_success),
         busy=busy,
-        resolved=_resolved(connection, item),
+        resolved=episodes.resolved(connection, item),
         causes=tuple(ask.causes),
+        runs=_latest(connection, ask.rule, ask.budget),
+        tries=tuple(moment(one.created_at) for one in tried),
+        episodes=episodes.episodes(connection, item.source, {item.event.subject, *(one.subject for one in tried)})
+        if tried
+        else (),
     )
-
-
-def _resolved(connection: Connection, item: EventRecord) -> bool:
-    """Whether an `alert.resolved` of this very episode has come: same fingerprint, same start."""
-    if item.event.type != "alert.firing":
-        return False
-    later = connection.scalars(
-        select(event.c.data).where(
-            event.c.source == item.source, event.c.type == "alert.resolved", event.c.subject == item.event.subject
-        )
-    )
-    return any(data.get("starts_at") == item.event.data.get("starts_at") for data in later)

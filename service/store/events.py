@@ -13,7 +13,7 @@ from ulid import ULID
 
 from service.ledger import Arrival, Claim
 from service.records import Accepted, DeliveryRecord, EventRecord, EventState, Query
-from service.store import claims
+from service.store import claims, episodes
 from service.store.database import Database, micros, moment
 from service.store.paging import among, equals, page
 from service.store.tables import decision, delivery, event
@@ -173,6 +173,11 @@ class SqlEvents:
         with self._database.read() as connection:
             row = connection.execute(wanted.order_by(event.c.id.desc()).limit(1)).one_or_none()
         return record(row) if row else None
+
+    def fires(self, item: EventRecord) -> bool:
+        """Whether the alert that it tells of still fires, as far as was told."""
+        with self._database.read() as connection:
+            return item.event.type == "alert.firing" and not episodes.resolved(connection, item)
 
     def deliveries(self, query: Query) -> Sequence[DeliveryRecord]:
         """A page, newest first."""

@@ -14,7 +14,7 @@ from ulid import ULID
 from service import lifecycle
 from service.lifecycle import IN_BACKEND, TERMINAL, State
 from service.records import Double, Edge, OpenRun, Query, RunRecord, Transition
-from service.store import claims, lineage
+from service.store import answers, claims, lineage
 from service.store.database import Database, maybe_moment, micros, moment
 from service.store.paging import among, equals, page
 from service.store.tables import double, event, lock, package, run, run_transition
@@ -136,6 +136,7 @@ class SqlRuns:
             revived = shift(connection, move, {**ended, **texts, **begun, **claims.let_go(None)})
             if revived:
                 _lock_again(connection, move)
+                answers.reopen(connection, move.run_key, move.at)
             return revived
 
     def double(self, found: Double) -> bool:

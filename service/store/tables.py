@@ -168,6 +168,7 @@ run = Table(
     _text("cancel_reason"),
     _time("cancel_sent_at", nullable=True),
     _time("cancel_told_at", nullable=True),
+    Column("secrets", JSON, nullable=False, server_default="{}"),
     Index(None, "state"),
     Index(None, "rule", "subject"),
     Index(None, "rule", "id"),
@@ -279,8 +280,31 @@ observation = Table(
     Column("rows", BigInteger, nullable=False),
     Column("figures", JSON, nullable=False),
     _time("created_at"),
-    UniqueConstraint("run_key", "kind"),
+    UniqueConstraint("run_key", "kind", "model", "version"),
     Index(None, "model", "kind", "as_of"),
+)
+
+answer = Table(
+    "answer",
+    metadata,
+    _id(),
+    Column("run_key", String(26), ForeignKey("run.run_key"), nullable=False, unique=True),
+    _text("source"),
+    _text("repository"),
+    _text("sha"),
+    Column("status", Boolean, nullable=False),
+    Column("comment", Boolean, nullable=False),
+    _text("state"),
+    _text("told"),
+    _text("detail"),
+    _time("created_at"),
+    *_claim(),
+)
+Index(
+    "ix_answer_due",
+    answer.c.due_at,
+    sqlite_where=text("due_at is not null"),
+    postgresql_where=text("due_at is not null"),
 )
 
 lease = Table(

@@ -17,11 +17,13 @@ from service.ledger import Claim
 from service.lifecycle import State
 from service.log import logger
 from service.ports import App
-from service.records import EventState
+from service.records import EventState, PromotionState
 from service.settings import BrokerSettings
+from service.web.observed import tell_observations
 from triggers.event import rfc3339
 from triggers.rules.decision import Outcome
 
+_telling = threading.Lock()  # gauges are emptied and filled anew: nobody may read them in between
 FRESH = 2.0  #: seconds for which an answer about readiness is reused
 
 
@@ -93,6 +95,7 @@ STATES: Mapping[str, Sequence[str]] = {
     "event": tuple(EventState),
     "decision": tuple(Outcome),
     "run": tuple(State),
+    "promotion": tuple(PromotionState),
 }
 
 
@@ -107,6 +110,19 @@ def _count_rows(app: App) -> None:
     for table, states in STATES.items():
         for state in states:
             metrics.rows.labels(table=table, state=state).set(found[table].get(state, 0))
+
+
+def _tell_given_up(app: App) -> None:
+    """Which of the rules in force that count their tries have none left. A rule's name comes from a file of ours."""
+    try:
+        found = app.ledger.decisions.given_up()
+    except ServiceError as error:
+        logger.error("tries_not_counted", detail=error.detail)
+        found = None
+    metrics.rule_given_up.clear()
+    for name, rule in app.rules.now().rules.rules.items():
+        if rule.limits.tries is not None and found is not None:
+            metrics.rule_given_up.labels(rule=name).set(name in found)
 
 
 def router(app: App, readiness: Readiness) -> APIRouter:
@@ -124,7 +140,10 @@ def router(app: App, readiness: Readiness) -> APIRouter:
 
     @routes.get("/metrics")
     def all_metrics() -> Response:
-        _count_rows(app)
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        with _telling:
+            _count_rows(app)
+            tell_observations(app)
+            _tell_given_up(app)
+            return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

@@ -1,4 +1,4 @@
-"""`GET /api/v1/…`: events, decisions, runs and lineage, a page at a time. Looks only; changes nothing."""
+"""`GET /api/v1/…`: events, decisions, runs, observations and lineage, a page at a time. Looks only; changes nothing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -52,6 +52,15 @@ def router(app: App) -> APIRouter:
     def runs(query: Page) -> dict[str, Any]:
         return _page(query, ledger.runs.list)
 
+    @routes.get("/observations")
+    def observations(
+        query: Page,
+        model: str | None = None,
+        kind: str | None = None,
+        version: Annotated[int | None, Param(ge=0, lt=2**31)] = None,
+    ) -> dict[str, Any]:
+        return _page(query, lambda page: ledger.observations.list(page, model=model, kind=kind, version=version))
+
     @routes.get("/deliveries/{delivery_id}")
     def delivery(delivery_id: str) -> dict[str, Any]:
         return _found(ledger.events.delivery(delivery_id))
@@ -72,6 +81,14 @@ def router(app: App) -> APIRouter:
         doubles = [document(one) for one in ledger.runs.doubles() if one.run_key == run_key]
         more = {"link": app.link(found) if found else "", "doubles": doubles, "transitions": moves}
         return _found(found) | more
+
+    @routes.get("/promotions")
+    def promotions(query: Page, model: str | None = None) -> dict[str, Any]:
+        return _page(query, lambda asked: ledger.promotions.list(asked, model))
+
+    @routes.get("/promotions/{promotion_id}")
+    def promotion(promotion_id: str) -> dict[str, Any]:
+        return _found(ledger.promotions.get(promotion_id))
 
     @routes.get("/lineage")
     def lineage(uri: str) -> dict[str, Any]:

@@ -12,9 +12,11 @@ import pytest
 
 from service import gobuild, parts
 from service.errors import Refused
+from service.gobuild import Program
 
 needs_go = pytest.mark.skipif(not shutil.which("go", path=f"{os.environ['PATH']}:{sys.prefix}/bin"), reason="needs Go")
 GO_MOD = "module kfp-triggers/trial\n\ngo 1.24\n"
+TRIAL = Program("kfp-triggers/trial")
 HELLO = 'package main\n\nfunc main() { println("hello") }\n'
 
 
@@ -53,6 +55,8 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         ("minio", "minio", "minio version RELEASE.2025-09-07T16-13-09Z (commit-id=0)"),
         ("alertmanager", "alertmanager", "alertmanager, version 0.28.1 (branch: HEAD, revision: 0)"),
         ("alertmanager", "prometheus-alertmanager", "alertmanager, version 0.25.0 (branch: HEAD, revision: 0)"),
+        ("prometheus", "prometheus", "prometheus, version 2.42.0+ds (branch: debian/sid, revision: 0)"),
+        ("promtool", "promtool", "promtool, version 3.5.0 (branch: HEAD, revision: 0)"),
         ("redis-server", "redis-server", "Redis server v=7.0.15 sha=0 malloc=jemalloc bits=64"),
         ("redis-server", "valkey-server", "Valkey server v=8.0.1 sha=0 malloc=jemalloc bits=64"),
     ],
@@ -118,7 +122,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_two_who_need_it_build_it_once(tmp_path: Path) -> None:
     said: list[str] = []
     path = tmp_path / "built/hello"
-    threads = [threading.Thread(target=gobuild.build, args=("kfp-triggers/trial", path, said.append)) for _ in range(2)]
+    threads = [threading.Thread(target=gobuild.build, args=(TRIAL, path, said.append)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -129,10 +133,36 @@ def test_two_who_need_it_build_it_once(tmp_path: Path) -> None:
 
 
 @needs_go
+def test_a_program_may_have_sources_and_tags_of_its_own(sources: Path, tmp_path: Path) -> None:
+    folder = sources / "other"
+    folder.mkdir()
+    for name, text in (
+        ("go.mod", GO_MOD),
+        ("go.sum", ""),
+        ("main.go", f"//go:build loud\n\n{HELLO.replace('hello', 'HELLO')}"),
+    ):
+        (folder / name).write_text(text)
+    path = tmp_path / "built/hello"
+    gobuild.build(Program("kfp-triggers/trial", "other", "loud"), path, lambda _: None)
+    assert subprocess.run([path], capture_output=True, text=True, check=True).stderr == "HELLO\n"
+
+
+@pytest.mark.usefixtures("on_path")
+def test_go_is_asked_for_in_the_version_that_the_sources_need(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sources / "go.mod").write_text(GO_MOD.replace("1.24", "1.99.0"))
+    monkeypatch.setattr(sys, "prefix", "/nowhere")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Refused, match=r"needed to build hello: install Go 1\.99 or newer"):
+        gobuild.build(TRIAL, tmp_path / "built/hello", lambda _: None)
+
+
+@needs_go
 def test_a_build_that_fails_leaves_nothing_and_says_why(sources: Path, tmp_path: Path) -> None:
     (sources / "main.go").write_text("package main\n\nfunc main() { nonsense }\n")
     with pytest.raises(Refused, match=r"`go build` failed:\n(.|\n)*undefined: nonsense"):
-        gobuild.build("kfp-triggers/trial", tmp_path / "built/hello", lambda _: None)
+        gobuild.build(TRIAL, tmp_path / "built/hello", lambda _: None)
     assert [one.name for one in (tmp_path / "built").iterdir()] == [".lock"]
 
 
@@ -148,14 +178,14 @@ def test_no_network_is_told_without_the_proxys_password(
     with pytest.raises(
         Refused, match=r"could not fetch the sources \(from https://127\.0\.0\.1:9\)(.|\n)*PARTS__MINIO"
     ) as told:
-        gobuild.build("kfp-triggers/trial", tmp_path / "built/hello", lambda _: None)
+        gobuild.build(TRIAL, tmp_path / "built/hello", lambda _: None)
     assert "word@" not in str(told.value)
 
 
 def test_the_cache_is_for_exactly_these_sources(sources: Path) -> None:
-    before = parts._cache()
+    before = parts._cache(TRIAL)
     (sources / "go.sum").write_text("other")
-    assert parts._cache() != before
+    assert parts._cache(TRIAL) != before
 
 
 def test_the_command_line_says_where_they_are(

@@ -89,7 +89,7 @@ def test_the_shipped_pipelines_are_compiled_for_it(shell: Shell, home: Path) -> 
     (home / "pipelines.py").write_text("raise SystemExit('what lies in the current folder is not ours')")
     push = ["pipelines", "push", "--image", "registry.example/steps:7", "--secret", "my-secret", "--version", "v7"]
     names = [f"{item['pipeline']}@{item['version']}" for item in shell.json(*push)["items"]]
-    assert names == ["income-batch-inference@v7", "income-training@v7"]
+    assert {"income-batch-inference@v7", "income-training@v7"} <= set(names)
     text = (home / "packages/income-training@v7.yaml").read_text()
     assert "image: registry.example/steps:7" in text
     assert "secretName: my-secret" in text

@@ -315,7 +315,7 @@ def test_a_store_with_runs_in_it_is_brought_up_to_date(tmp_path: Path) -> None:
             }
             marks = ", ".join(f":{name}" for name in values)
             connection.execute(text(f"insert into {table} ({', '.join(values)}) values ({marks})"), values)  # noqa: S608 - names of ours
-    assert migrate.upgrade(database) == ("0001", "0002")
+    assert migrate.upgrade(database) == ("0001", "0004")
     with database.read() as connection:
         (row,) = connection.execute(text("select run_key, pipeline_digest, upload, document, subject from run"))
     assert tuple(row) == ("k", "", 0, "{}", "")

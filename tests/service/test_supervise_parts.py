@@ -122,6 +122,26 @@ def test_alertmanager_tells_the_webhook(tmp_path: Path, received: tuple[str, Rec
     assert json.loads(body)["alerts"][0]["labels"] == {"alertname": "FeatureDrift"}
 
 
+def test_prometheus_scrapes_us_and_tells_alertmanager_what_its_rules_find(
+    tmp_path: Path, received: tuple[str, Received]
+) -> None:
+    url, got = received
+    ports = embedded.ports(tmp_path, ["alertmanager", "prometheus"])
+    rule = {"alert": "NobodyThere", "expr": 'up{job="kfp-triggers"} == 0', "labels": {"model": "m"}}
+    rules = tmp_path / "rules.yml"
+    rules.write_text(json.dumps({"groups": [{"name": "g", "rules": [rule]}]}))
+    with Supervisor(tmp_path) as supervisor:
+        webhook = Webhook("drift", f"{url}/hooks/drift", "token")
+        quick = embedded.Grouping("0s", "1s", "1h")
+        supervisor.start(embedded.alertmanager(tmp_path, ports["alertmanager"], webhook, quick))
+        watched = embedded.Watching(rules, "1s")
+        nobody, alertmanager = f"{HOST}:1", f"{HOST}:{ports['alertmanager']}"
+        supervisor.start(embedded.prometheus(tmp_path, ports["prometheus"], watched, nobody, alertmanager))
+        _, _, body = got.get(timeout=20)
+    (alert,) = json.loads(body)["alerts"]
+    assert alert["labels"] == {"alertname": "NobodyThere", "instance": nobody, "job": "kfp-triggers", "model": "m"}
+
+
 def test_no_part_is_told_of_the_callers_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_SECRET", "x")
     started = [embedded.redis(tmp_path, 1), embedded.mlflow(tmp_path, 1, S3("http://x", "a", "b"), "mlflow")]

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 from wcmatch import glob
 
 from triggers.rules.expression import Expression, ExpressionError
-from triggers.rules.grammar import FILTERS, Defaults, LimitsShape, LookupShape, RuleShape, RunShape, TriggerShape
+from triggers.rules.grammar import FILTERS, SPANS, Defaults, LimitsShape, LookupShape, RuleShape, RunShape, TriggerShape
 from triggers.rules.model import (
+    Answer,
+    Budget,
     Filter,
     GitHead,
     Limits,
@@ -34,6 +36,7 @@ from triggers.rules.model import (
 from triggers.rules.place import Place, instead_of, listed
 from triggers.rules.quantities import duration, size
 from triggers.rules.template import Template, expressions_in, parse_value
+from triggers.secretref import SecretReference, complaint
 
 T = TypeVar("T")
 
@@ -59,10 +62,34 @@ def build(name: str, shape: RuleShape, defaults: Defaults, place: Place) -> Rule
         require=_requirements(shape, place.at("require")),
         run=run,
         limits=_limits(shape.limits, place.at("limits")),
+        answer=_answer(shape, place.at("answer")),
         mode=Mode(shape.mode or defaults.mode),
         event_fields=None,
     )
+    _check_alerts_verbs(rule, place)
     return replace(rule, event_fields=_event_fields(rule))
+
+
+def _check_alerts_verbs(rule: Rule, place: Place) -> None:
+    """`repeat` and `tries` speak of an alert that still fires: nothing else goes on happening."""
+    written = {("trigger", "repeat"): rule.trigger.repeat, ("limits", "tries"): rule.limits.tries}
+    for path, value in written.items():
+        if value is not None and rule.trigger.event != "alert.firing":
+            place.at(*path).wrong(f"only alert.firing has it: {rule.trigger.event} happens once")
+    if rule.trigger.repeat is not None and rule.limits.tries is None:
+        place.at("trigger", "repeat").wrong(
+            "needs `limits.tries`: an alert whose `resolved` got lost would start runs for ever"
+        )
+
+
+def _answer(shape: RuleShape, place: Place) -> Answer | None:
+    if shape.answer is None:
+        return None
+    if not shape.trigger.event.startswith("git."):
+        place.wrong(f"{shape.trigger.event} tells of no commit to answer to: only rules on git.* have it")
+    if not shape.answer.status and not shape.answer.comment:
+        place.wrong("neither `status` nor `comment`: leave `answer` out")
+    return Answer(status=shape.answer.status, comment=shape.answer.comment)
 
 
 def _hash(name: str, shape: RuleShape, defaults: Defaults) -> str:
@@ -88,7 +115,8 @@ def _trigger(shape: TriggerShape, place: Place) -> Trigger:
         for name, value in written.items()
         if name != "labels"
     )
-    return Trigger(source=shape.source, event=shape.event, filters=filters, labels=shape.labels or {})
+    repeat = _try(duration, shape.repeat.every, place.at("repeat", "every")) if shape.repeat else None
+    return Trigger(source=shape.source, event=shape.event, filters=filters, labels=shape.labels or {}, repeat=repeat)
 
 
 def _filter(name: str, patterns: list[str], place: Place) -> Filter:
@@ -151,6 +179,7 @@ def _run(shape: RunShape, defaults: Defaults, place: Place) -> RunSpec:
     return RunSpec(
         pipeline=_reference(shape, place),
         params={name: _param(value, place.at("params", name)) for name, value in shape.params.items()},
+        secrets=_secrets(shape, place.at("secrets")),
         document={name: _param(value, place.at("document", name)) for name, value in shape.document.items()},
         reads=_templates(shape.reads, place.at("reads")),
         writes=_templates(shape.writes, place.at("writes")),
@@ -161,6 +190,20 @@ def _run(shape: RunShape, defaults: Defaults, place: Place) -> RunSpec:
         pipeline_root=_chosen("pipeline_root", shape, defaults) or "",
         time_limit=_try(duration, time_limit, place.at("time_limit")) if time_limit is not None else None,
     )
+
+
+def _secrets(shape: RunShape, place: Place) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in shape.secrets.items():
+        if said := complaint(value):
+            place.at(name).wrong(said)
+        elif name in shape.params:
+            place.at(name).wrong("stands under `params` too: leave it out there")
+        elif ".." in str(value.get("file", "")).split("/"):
+            place.at(name).wrong("is no path for a secret: write it without `..`")
+        else:
+            found[name] = str(SecretReference(**value))
+    return found
 
 
 def _chosen(name: str, shape: RunShape, defaults: Defaults) -> Any:
@@ -211,6 +254,8 @@ def _limits(shape: LimitsShape, place: Place) -> Limits:
         max=shape.max or 1,
         when_busy=WhenBusy(shape.when_busy or "wait"),
         cooldown=_try(duration, shape.cooldown, place.at("cooldown")) if shape.cooldown is not None else None,
+        tries=shape.tries,
+        budget=Budget(runs=shape.budget.runs, per=SPANS[shape.budget.per]) if shape.budget else None,
     )
 
 

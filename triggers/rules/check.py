@@ -151,7 +151,7 @@ def _check_parameter_names(rule: Rule, declared: Mapping[str, Input] | None, pla
     for name in rule.run.params:
         if name not in declared and (name not in RESERVED or name == "as_of"):
             place.at("params", name).wrong(misfit(name, None, declared))
-    given = {*rule.run.params, *RESERVED} - {"manifest_uri"}
+    given = {*rule.run.params, *rule.run.secrets, *RESERVED} - {"manifest_uri"}
     for name in missing(dict.fromkeys(given), declared):
         more = "only `collect` makes one, and it is not built yet" if name == "manifest_uri" else "give it a value"
         place.at("params").wrong(f"`{rule.run.pipeline}` needs `{name}` ({declared[name].type}): {more}")

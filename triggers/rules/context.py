@@ -24,7 +24,7 @@ ROOTS: Mapping[str, tuple[str, ...]] = {
     "event": ENVELOPE,
     "lookup": (),
     "rule": ("name", "last_success"),
-    "run": ("key",),
+    "run": ("key", "decided_at"),
     "params": (),
 }
 #: Passed when the pipeline declares them; a rule may set only `as_of`.

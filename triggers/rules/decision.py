@@ -48,6 +48,7 @@ class Facts:
     inputs: Inputs  #: of the rule's pipeline on the rule's backend
     report_uri: str  #: where the run shall write its reports
     now: datetime
+    first_decided_at: datetime | None = None  #: of a replay: when the first generation was decided
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,9 @@ class Decision:
     detail: str
     run_key: str
     as_of: str  #: RFC 3339: the instant at which the run sees the world
-    ask_again_at: datetime | None = None  #: of a wait; None: when the rules change
+    ask_again_at: datetime | None = None  #: of a wait; None: when the rules change. Else when an alert is told again
     params: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)  #: parameter → where its value is
     document: Mapping[str, Any] = field(default_factory=dict)  #: for the event document
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
@@ -99,15 +101,28 @@ def run_key(rule_name: str, event_id: str, generation: int) -> str:
     return base64.b32encode(digest[:10]).decode().lower()
 
 
+#: After these an alert that still fires is not put to the rule again.
+_LAST_WORDS = frozenset({Reason.RESOLVED, Reason.TRIES_EXHAUSTED, Reason.LOOP})
+
+
 def decide(rule: Rule, candidate: Candidate, facts: Facts) -> Decision:
     """For a rule that matches the event."""
+    made, repeat = _decide(rule, candidate, facts), rule.trigger.repeat
+    automatic = candidate.generation == 0 and not candidate.asked
+    if repeat is None or not automatic or made.outcome is Outcome.WAIT or made.reason in _LAST_WORDS:
+        return made
+    return replace(made, ask_again_at=facts.now + repeat)
+
+
+def _decide(rule: Rule, candidate: Candidate, facts: Facts) -> Decision:
     blank = _blank(rule, candidate)
     if rule.mode is Mode.PAUSED:
         return _wait(blank, Reason.PAUSED, "", None)
     loop = loops(rule.name, facts.history.causes)
     if loop:
         return _skip(blank, Reason.LOOP, loop)
-    if facts.history.resolved and candidate.event.type == "alert.firing" and candidate.generation == 0:
+    automatic = candidate.generation == 0 and not candidate.asked
+    if facts.history.resolved and candidate.event.type == "alert.firing" and automatic:
         return _skip(blank, Reason.RESOLVED, "")
     for name, found in facts.lookups.items():
         if isinstance(found, LookupProblem):
@@ -134,16 +149,18 @@ def _decide_by_expressions(
     for requirement in rule.require:
         if requirement.expression.evaluate(context) is not True:
             return _skip(blank, Reason.REQUIREMENT, requirement.reason)
-    context.add("run", {"key": blank.run_key})
+    context.add("run", {"key": blank.run_key, "decided_at": rfc3339(facts.first_decided_at or facts.now)})
     params = _params(rule, blank, facts.report_uri, inputs, context)
-    complaints = [f"{name} {bad}" for name, value in params.items() if (bad := misfit(name, value, inputs))]
-    complaints += [f"{name} is missing" for name in missing(params, inputs)]
+    given = dict.fromkeys(rule.run.secrets, "") | params
+    complaints = [f"{name} {bad}" for name, value in given.items() if (bad := misfit(name, value, inputs))]
+    complaints += [f"{name} is missing" for name in missing(given, inputs)]
     if complaints:
         return _skip(blank, Reason.BAD_PARAMETER, "; ".join(complaints))
     context.add("params", params)
     wanted = replace(
         blank,
         params=params,
+        secrets=rule.run.secrets,
         document={name: evaluate_value(value, context) for name, value in rule.run.document.items()},
         as_of=params.get("as_of", blank.as_of),
         reads=tuple(template.text(context) for template in rule.run.reads),
@@ -159,7 +176,8 @@ def _decide_by_expressions(
 def _by_limits(wanted: Decision, rule: Rule, candidate: Candidate, facts: Facts) -> Decision:
     if candidate.generation > 0:  # a person asked: no cooldown, and a busy lock is waited for
         return replace(wanted, outcome=Outcome.RUN, reason=Reason.REPLAYED)
-    held = gate(rule.limits, facts.history, facts.now, patient=candidate.event.type == "alert.firing")
+    patient = candidate.event.type == "alert.firing"
+    held = gate(rule.limits, facts.history, facts.now, patient=patient, asked=candidate.asked)
     if held is None:
         return replace(wanted, outcome=Outcome.RUN, reason=Reason.MATCHED)
     if held.ask_again_at is None:

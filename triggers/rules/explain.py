@@ -65,6 +65,7 @@ def _plain_decision(decision: Decision) -> dict[str, Any]:
         "detail": decision.detail,
         "ask_again_at": rfc3339(again) if again else None,
         "params": dict(decision.params),
+        "secrets": dict(decision.secrets),
         "reads": list(decision.reads),
         "writes": list(decision.writes),
         "lock": decision.lock,

@@ -6,9 +6,10 @@ key".
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 API_VERSION = "kfp-triggers/v1"
 RULE_NAME = r"[a-z0-9][a-z0-9-]{0,62}"
@@ -24,13 +25,13 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
     "git.release": ("repository", "tag"),
     "alert.firing": ("labels",),
     "alert.resolved": ("labels",),
+    "model.alias": ("model", "alias"),
+    "model.version": ("model",),
     "manual.fired": (),
 }
 
 #: Designed, not built: (path inside the rule) → what to use for now. A word after `=` is a value of that key.
 NOT_BUILT: Mapping[str, str] = {
-    "trigger.repeat": "a repeat of an event starts nothing; leave it out or write `once`",
-    "limits.budget": "leave it out, or space the runs with `cooldown`",
     "limits.collect": "leave it out; every event makes a run of its own",
     "limits.when_busy=replace_waiting": "write `wait` or `skip`",
     "limits.when_busy=cancel_running": "write `wait` or `skip`",
@@ -45,6 +46,9 @@ class _Shape(BaseModel):
 
 Text = Annotated[str, Field(min_length=1)]
 
+#: What a budget may be `per`.
+SPANS: Mapping[str, timedelta] = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
+
 
 class Defaults(_Shape):
     """What every rule of this file has unless it says otherwise."""
@@ -56,6 +60,31 @@ class Defaults(_Shape):
     pipeline_root: Text | None = None
     time_limit: Text | None = None
     mode: Literal["live", "observe", "paused"] = "live"
+
+
+class RepeatShape(_Shape):
+    """An alert that still fires is put to the rule again."""
+
+    every: Text = Field(description="so long after the rule's last decision on it, e.g. 6h")
+
+
+def _once(value: Any) -> Any:
+    if isinstance(value, str) and value != "once":
+        raise ValueError("must be `once`, or `{every: 6h}`")
+    return None if value == "once" else value
+
+
+Repeat = Annotated[
+    RepeatShape | None,
+    BeforeValidator(_once),
+    WithJsonSchema(
+        {
+            "anyOf": [{"const": "once"}, RepeatShape.model_json_schema()],
+            "default": "once",
+            "description": "alert.firing only. `once`: an alert is one event however often it is told",
+        }
+    ),
+]
 
 
 class TriggerShape(_Shape):
@@ -71,8 +100,10 @@ class TriggerShape(_Shape):
     paths: list[Text] | None = Field(
         default=None, min_length=1, description="Globs; one changed path that matches is enough"
     )
+    model: Text | None = Field(default=None, description="Glob, e.g. income-classifier. model.* only")
+    alias: Text | None = Field(default=None, description="Glob, e.g. champion. model.alias only")
     labels: dict[str, str] | None = Field(default=None, description="Labels that the alert must have, all of them")
-    repeat: Literal["once"] = Field(default="once", description="A repeat of an event starts nothing")
+    repeat: Repeat = None
 
 
 class GitHeadShape(_Shape):
@@ -112,6 +143,10 @@ class RunShape(_Shape):
         default=None, description="A compiled file, its path in the pushed commit; the source must allow `packages`"
     )
     params: dict[str, Any] = Field(default_factory=dict)
+    secrets: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Inputs that take a secret: {env: NAME} or {file: PATH} each. The settings must allow it",
+    )
     document: dict[str, Any] = Field(
         default_factory=dict,
         description="Values of any size and text for the event document, whose URI the input `event_uri` is given",
@@ -128,6 +163,13 @@ class RunShape(_Shape):
     time_limit: Text | None = Field(default=None, description="e.g. 2h; then it is cancelled and its lock released")
 
 
+class BudgetShape(_Shape):
+    """So many runs in any hour, day or week."""
+
+    runs: int = Field(ge=1, le=1000, description="how many runs of the rule")
+    per: Literal["hour", "day", "week"] = Field(description="hour, day or week")
+
+
 class LimitsShape(_Shape):
     """How often and how many at once."""
 
@@ -135,6 +177,20 @@ class LimitsShape(_Shape):
     max: int | None = Field(default=None, ge=1, le=1000, description="Slots of the lock. Default 1")
     when_busy: Literal["wait", "skip"] | None = Field(default=None, description="Default wait")
     cooldown: Text | None = Field(default=None, description="e.g. 6h since the rule's last run")
+    tries: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="alert.firing only. Runs that may fail to end an alert; then it gives up",
+    )
+    budget: BudgetShape | None = Field(default=None, description="e.g. {runs: 4, per: day}")
+
+
+class AnswerShape(_Shape):
+    """What the code host is told of a run that a push made."""
+
+    status: bool = Field(default=True, description="A commit status: pending, then how the run ended")
+    comment: bool = Field(default=True, description="One comment with the metrics, when the run has ended")
 
 
 class RuleShape(_Shape):
@@ -146,6 +202,7 @@ class RuleShape(_Shape):
     require: list[RequirementShape] = Field(default_factory=list)
     run: RunShape = Field(description="which pipeline to run, with what")
     limits: LimitsShape = Field(default_factory=LimitsShape)
+    answer: AnswerShape | None = Field(default=None, description="git.* only. Tell the code host how the run went")
     mode: Literal["live", "observe", "paused"] | None = None
 
 

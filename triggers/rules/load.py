@@ -14,6 +14,7 @@ from triggers.rules.check import check
 from triggers.rules.grammar import Defaults, RuleShape
 from triggers.rules.model import Rule, RuleSet
 from triggers.rules.place import Place
+from triggers.rules.secretparams import Forbids, check_secrets, forbids_all
 from triggers.rules.shape import read_shapes
 from triggers.schema import Inputs, SourceFacts
 from triggers.yamlfile import Document, Problem, Problems, read
@@ -24,9 +25,9 @@ InputsOf = Callable[
 
 
 def load_rules(
-    files: Mapping[str, str], sources: Mapping[str, SourceFacts], inputs_of: InputsOf
+    files: Mapping[str, str], sources: Mapping[str, SourceFacts], inputs_of: InputsOf, forbids: Forbids = forbids_all
 ) -> tuple[RuleSet, list[Problem]]:
-    """The rules and the warnings, or Problems."""
+    """The rules and the warnings, or Problems. `forbids`: what the platform says of a secret for a pipeline."""
     problems: list[Problem] = []
     warnings: list[Problem] = []
     found: list[tuple[Rule, Place]] = []
@@ -43,6 +44,7 @@ def load_rules(
         if key not in asked:
             asked[key] = inputs_of(*key) if rule.run.pipeline else None
         check(rule, sources, asked[key], place)
+        check_secrets(rule, asked[key], place.at("run", "secrets"), forbids)
     _check_across(found)
     if problems:
         raise Problems(problems)

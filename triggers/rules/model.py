@@ -39,6 +39,7 @@ class Candidate:
     event_id: str
     source: str
     generation: int = 0  #: more than 0: a person asked for it again
+    asked: bool = False  #: a person fired the rule on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ class Trigger:
     event: str
     filters: tuple[Filter, ...]
     labels: Mapping[str, str]  #: all must be equal
+    repeat: timedelta | None  #: how long after a decision an alert that still fires is put to it again; None: never
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,8 @@ class RunSpec:
 
     pipeline: str  #: `name@version`, `package:path below the home` or `commit:path in the pushed commit`
     params: Mapping[str, Any]  #: strings are Templates
-    document: Mapping[str, Any]  #: the same, for the event document
+    secrets: Mapping[str, str]  #: parameter → where its value is (`str` of a SecretReference), read at submission only
+    document: Mapping[str, Any]  #: as params, for the event document
     reads: tuple[Template, ...]
     writes: tuple[Template, ...]
     backend: str
@@ -123,6 +126,14 @@ class RunSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Budget:
+    """So many runs in any stretch of time of this length."""
+
+    runs: int
+    per: timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """How often and how many at once."""
 
@@ -130,6 +141,16 @@ class Limits:
     max: int
     when_busy: WhenBusy
     cooldown: timedelta | None
+    tries: int | None  #: runs for one trouble: then an alert that fires on is a person's
+    budget: Budget | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the code host is told of a run that a push made."""
+
+    status: bool
+    comment: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +167,7 @@ class Rule:
     require: tuple[Requirement, ...]
     run: RunSpec
     limits: Limits
+    answer: Answer | None
     mode: Mode
     event_fields: frozenset[str] | None  #: the event's fields that its expressions mention; None: any
 

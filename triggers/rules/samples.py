@@ -34,7 +34,7 @@ def _context(rule: Rule, schema: EventSchema, last_success: str) -> Context:
             "event": sample_event(rule, schema),
             "lookup": sample_lookups(rule),
             "rule": {"name": rule.name, "last_success": last_success},
-            "run": {"key": SAMPLE_RUN_KEY},
+            "run": {"key": SAMPLE_RUN_KEY, "decided_at": SAMPLE_TIME},
         }
     )
 

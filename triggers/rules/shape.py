@@ -25,7 +25,7 @@ _MESSAGES = {
     "less_than_equal": "must be at most {le}",
     "too_short": "must hold at least one",
 }
-_UNITS: dict[str | int, str] = {"cooldown": "`6h`", "time_limit": "`2h`", "at_most": "`5GiB`"}
+_UNITS: dict[str | int, str] = {"cooldown": "`6h`", "time_limit": "`2h`", "at_most": "`5GiB`", "every": "`6h`"}
 _KEYS = {
     "rules": "is no name for a rule: lower-case letters, digits and `-`, at most 63, not starting with `-`",
     "lookup": "is no name for a lookup: lower-case letters, digits and `_`, starting with a letter",
@@ -72,7 +72,7 @@ def _not_built(value: dict[str, Any], place: Place) -> Iterator[Path]:
         for verb, instead in NOT_BUILT.items():
             key, _, word = verb.partition("=")
             for path, found in _find(rule, tuple(key.split(".")), ("rules", name)):
-                if (word and found != word) or (verb == "trigger.repeat" and found == "once"):
+                if word and found != word:
                     continue
                 last = key.rpartition(".")[2]
                 what = f"`{last}: {word}`" if word else f"`{last}`"
@@ -128,6 +128,8 @@ def _complain(error: ErrorDetails, place: Place) -> None:
         here.wrong(f"needs a unit, e.g. {with_unit}" if with_unit else _not_text(error["input"]))
     elif kind == "literal_error":
         here.wrong(f"must be {error['ctx']['expected']}")
+    elif kind == "value_error":
+        here.wrong(str(error["ctx"]["error"]))
     else:
         message = _MESSAGES.get(kind)
         here.wrong(message.format(**error.get("ctx", {})) if message else error["msg"])

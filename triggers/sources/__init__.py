@@ -7,7 +7,7 @@ new file and a line here.
 from collections.abc import Mapping
 
 from triggers.source import SourceType
-from triggers.sources import alertmanager, git, github, gitlab, manual, minio
+from triggers.sources import alertmanager, git, github, gitlab, manual, minio, mlflow
 
 SOURCES: Mapping[str, SourceType] = {
     "minio": minio.TYPE,
@@ -15,5 +15,6 @@ SOURCES: Mapping[str, SourceType] = {
     "gitlab": gitlab.TYPE,
     "git": git.TYPE,
     "alertmanager": alertmanager.TYPE,
+    "mlflow": mlflow.TYPE,
     "manual": manual.TYPE,
 }

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, field_validator
 
 from triggers import gitref
+from triggers.answers import Answers
 from triggers.errors import NotUnderstood
 from triggers.event import Delivery, Event, Reading, key_of
 from triggers.payload import flag, json_object, moment, sequence, text, texts, token
@@ -30,7 +31,15 @@ class Config(BaseModel):
     model_config = STRICT
 
     repositories: gitref.Repositories
+    answers: Answers | None = None  #: with a `kind`, where the server behind the hook has such an API
     auth: Auth = None
+
+    @field_validator("answers")
+    @classmethod
+    def _answers_name_their_kind(cls, found: Answers | None) -> Answers | None:
+        if found is not None and found.kind is None:
+            raise ValueError("needs a `kind`: whose API it is, github, gitlab or gitea")
+        return found
 
     @field_validator("repositories")
     @classmethod

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 from pydantic import BaseModel
 
 from triggers import gitref
+from triggers.answers import Answers
 from triggers.errors import NotUnderstood
 from triggers.event import Delivery, Event, Reading, key_of
 from triggers.payload import flag, json_object, mapping, sequence, text, texts, token
@@ -49,6 +50,7 @@ class Config(BaseModel):
 
     repositories: gitref.Repositories
     base_url: gitref.BaseUrl = "https://github.com"  #: where `repositories` without a `url` are cloned from
+    answers: Answers | None = None  #: none: nobody is told what came of a push
     auth: Auth = None
 
 

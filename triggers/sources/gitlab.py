@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from triggers import gitref
+from triggers.answers import Answers
 from triggers.errors import NotUnderstood
 from triggers.event import Delivery, Event, Reading, key_of
 from triggers.payload import json_object, mapping, sequence, text, texts, token, whole
@@ -55,6 +56,7 @@ class Config(BaseModel):
 
     repositories: gitref.Repositories
     base_url: gitref.BaseUrl = "https://gitlab.com"  #: where `repositories` without a `url` are cloned from
+    answers: Answers | None = None  #: none: nobody is told what came of a push
     auth: Auth = None
 
 

@@ -21,6 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "github": {"repositories": ["Codertocat/Hello-World"]},
     "gitlab": {"repositories": {"mike/diaspora": {"url": "ssh://git@gitlab.example/mike/diaspora.git"}}},
     "git": {"repositories": {"acme/income-model": {"url": "ssh://git@git.example/srv/git/income-model.git"}}},
+    "mlflow": {"models": ["income-classifier"]},
     "manual": {},
 }
 SECRETS = {
@@ -29,6 +30,7 @@ SECRETS = {
     "github": [b"It's a Secret to Everybody"],
     "gitlab": [b"gitlab-token-0123456789", b"whsec_" + base64.b64encode(b"kfp-triggers-signing-token-32-by")],
     "git": [b"git-hook-secret-0123456789"],
+    "mlflow": [b"registry-secret-0123456789"],
     "manual": [b"manual-token-0123456789"],
 }
 

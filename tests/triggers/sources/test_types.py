@@ -57,6 +57,7 @@ def test_no_credential_is_asked_for_only_where_it_is_spelt_out(
     [
         ("minio", 1 << 20, {"application/json"}),
         ("manual", 1 << 20, {"application/json"}),
+        ("mlflow", 1 << 20, {"application/json"}),
         ("alertmanager", 8 << 20, {"application/json"}),
         ("github", 25 << 20, {"application/json", "application/x-www-form-urlencoded"}),
         ("gitlab", 25 << 20, {"application/json"}),

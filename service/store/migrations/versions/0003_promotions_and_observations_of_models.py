@@ -46,7 +46,7 @@ def upgrade() -> None:
     sa.Column('created_at', sa.BigInteger(), nullable=False),
     sa.ForeignKeyConstraint(['run_key'], ['run.run_key'], ),
     sa.PrimaryKeyConstraint('id'),
-    sa.UniqueConstraint('run_key', 'kind', name=op.f('uq_observation_run_key_kind'))
+    sa.UniqueConstraint('run_key', 'kind', 'model', 'version', name=op.f('uq_observation_run_key_kind_model_version'))
     )
     with op.batch_alter_table('observation', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_observation_model_kind_as_of'), ['model', 'kind', 'as_of'], unique=False)
