@@ -11,14 +11,21 @@ from pathlib import Path
 
 from kfp import compiler, dsl
 
-from pipelines import batch_inference, train
-from pipelines.examples import container_component
-from pipelines.placement import IMAGE, OPTIONAL, REQUIRED, SECRET, Placement
+from pipelines import batch_inference, feedback, train
+from pipelines.examples import container_component, v1_component
+from pipelines.placement import IMAGE, OPTIONAL, REQUIRED, RETRIES, SECRET, Placement
 
 COMPONENTS = Path(__file__).parent / "components"
 Pipelines = Mapping[str, Callable[[Placement], dsl.base_component.BaseComponent]]
-PIPELINES: Pipelines = {batch_inference.NAME: batch_inference.batch_inference, train.NAME: train.train}
-EXAMPLES: Pipelines = {container_component.NAME: container_component.container_component}
+PIPELINES: Pipelines = {
+    batch_inference.NAME: batch_inference.batch_inference,
+    train.NAME: train.train,
+    feedback.NAME: feedback.feedback,
+}
+EXAMPLES: Pipelines = {
+    container_component.NAME: container_component.container_component,
+    v1_component.NAME: v1_component.v1_component,
+}
 
 
 def compile_pipelines(out: Path, placement: Placement, version: str, pipelines: Pipelines = PIPELINES) -> list[Path]:
@@ -59,6 +66,14 @@ def main() -> None:
         default=[],
         help="a variable's key, where it has another name",
     )
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=RETRIES,
+        help="of a step that is lost; 0 for the local backend (default: %(default)s)",
+    )
+    parser.add_argument("--cpu", default="", help="CPU request of every step, such as 500m")
+    parser.add_argument("--memory", default="", help="memory request and limit of every step, such as 2Gi")
     parser.add_argument("--examples", action="store_true", help="also the pipelines of pipelines/examples")
     parser.add_argument("--components", action="store_true", help="also refresh every component.yaml")
     chosen = parser.parse_args()
@@ -69,10 +84,13 @@ def main() -> None:
         parser.error(
             f"--secret-key {', '.join(unknown)}: write VARIABLE=KEY; there is {', '.join((*REQUIRED, *OPTIONAL))}"
         )
+    if chosen.retries < 0:
+        parser.error("--retries must be 0 or more")
     made = compile_components() if chosen.components else []
     if chosen.out is not None:
         wanted = {**PIPELINES, **(EXAMPLES if chosen.examples else {})}
-        made += compile_pipelines(chosen.out, Placement(chosen.image, chosen.secret, keys), chosen.version, wanted)
+        placement = Placement(chosen.image, chosen.secret, keys, chosen.retries, chosen.cpu, chosen.memory)
+        made += compile_pipelines(chosen.out, placement, chosen.version, wanted)
     for path in made:
         print(path)
 

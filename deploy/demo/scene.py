@@ -23,6 +23,7 @@ from service.embedded import S3
 from service.up import Stack
 
 HERE = Path(__file__).parent
+RULES = HERE.parent / "rules" / "income.yaml"
 
 REPOSITORY = "acme/income-model"
 
@@ -100,19 +101,19 @@ def _silence() -> Any:
     yield
 
 
-def prepare(home: Path, url: str = "") -> tuple[Path, Path]:
+def prepare(home: Path, url: str = "", sources: str = SOURCES, rules: Path = RULES) -> tuple[Path, Path]:
     """The home's files, and a bare repository with our hook and a clone to push from.
 
     Pipelines clone it from where it lies, or from a `url` to which each push goes on.
     """
     bare, clone = home / "git" / "income-model.git", home / "git" / "clone"
     (home / "rules").mkdir(parents=True)
-    shutil.copy(HERE.parent / "rules" / "income.yaml", home / "rules")
-    (home / "sources.yaml").write_text(SOURCES.format(repository=REPOSITORY, url=url or bare.as_uri()))
+    shutil.copy(rules, home / "rules")
+    (home / "sources.yaml").write_text(sources.format(repository=REPOSITORY, url=url or bare.as_uri()))
     (home / "secrets").mkdir(mode=0o700)
     for name in ("uploads", "model-repo", "drift"):
         (home / "secrets" / name).write_text(os.urandom(24).hex())
-    run(sys.executable, "-m", "pipelines.compile", str(home / "packages"))
+    run(sys.executable, "-m", "pipelines.compile", str(home / "packages"), "--retries", "0")
     git("init", "--quiet", "--bare", "--initial-branch=main", str(bare))
     git("clone", "--quiet", str(bare), str(clone))
     shutil.copy(HERE.parent / "git" / "post-receive", bare / "hooks" / "post-receive")

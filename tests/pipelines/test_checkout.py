@@ -2,17 +2,55 @@
 
 import subprocess
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from pipelines.components.checkout_code import checkout as module
 from pipelines.components.checkout_code.checkout import check_names, checkout, pack
 from pipelines.errors import PipelineError
 from pipelines.report import Step
 
 Make = Callable[[dict[str, str]], tuple[str, str]]
 SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Flaky(SimpleHTTPRequestHandler):
+    """A web server that is overloaded for its first few requests."""
+
+    asked = 0
+    overloaded = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        if type(self).asked <= type(self).overloaded:
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's own name
+        """Nothing: a test's output is its failure."""
+
+
+@pytest.fixture
+def served(model_repository: Make) -> Iterator[Callable[[int], tuple[str, str]]]:
+    """A repository behind a web server that refuses the first so many requests."""
+    repository, revision = model_repository({"model.py": "x = 1"})
+    subprocess.run(["git", "update-server-info"], cwd=repository, check=True, timeout=30)
+    handler = type("One", (Flaky,), {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=repository)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def start(overloaded: int) -> tuple[str, str]:
+            handler.overloaded = overloaded  # type: ignore[attr-defined]  # made by type()
+            return f"http://127.0.0.1:{server.server_port}/", revision
+
+        yield start
+        server.shutdown()
 
 
 def checked_out(repository: str, revision: str, folder: Path) -> dict[str, str]:
@@ -91,7 +129,23 @@ def test_a_commit_that_is_gone_is_told(model_repository: Make, tmp_path: Path) -
         checked_out(repository, SHA, tmp_path)
 
 
-def test_a_repository_that_is_gone_is_told_without_its_token(tmp_path: Path) -> None:
+def test_a_server_that_is_overloaded_is_asked_again(
+    served: Callable[[int], tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
+    assert checked_out(*served(2), tmp_path) == {"model.py": "x = 1"}
+
+
+def test_a_server_that_stays_overloaded_is_not_asked_for_ever(
+    served: Callable[[int], tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
+    with pytest.raises(PipelineError, match=r"git fetch failed: .*503"):
+        checked_out(*served(100), tmp_path)
+
+
+def test_a_repository_that_is_gone_is_told_without_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSES", ())
     with pytest.raises(PipelineError) as caught:
         checked_out("http://user:t0ken@127.0.0.1:1/m.git", SHA, tmp_path)
     assert "git fetch failed" in str(caught.value)

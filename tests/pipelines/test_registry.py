@@ -1,7 +1,10 @@
 """One version per run key, whatever happens twice; a champion only where there is none."""
 
+import json
 import secrets
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -11,11 +14,12 @@ import pytest
 from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
+from pipelines.components.register_model.candidate import validated
 from pipelines.components.register_model.registry import Candidate, _make, _settle, register, versions_of
-from pipelines.components.run_inference.model import load_model
 from pipelines.components.train_model.fit import fit, save
 from pipelines.components.train_model.repository import Repository
 from pipelines.errors import PipelineError
+from pipelines.registered_model import load_model
 from pipelines.report import Step
 
 
@@ -27,11 +31,14 @@ def candidate(mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     fitted = fit(LogisticRegression(), features, np.array(["<=50K", ">50K"] * 20))
     save(fitted, features.schema, Repository(tmp_path, {"C": 1.0}, fitted, (), ()), tmp_path / "saved")
     tags = {"run_key": "k1", "repository": "/srv/m.git", "commit": "abc", "reason": "", "feature_service": "income_v1"}
-    return Candidate(tmp_path / "saved", f"m-{secrets.token_hex(4)}", {"auc": 0.9}, tags)
+    (tmp_path / "reference").write_text(json.dumps({"age": {"kind": "number"}}))
+    (tmp_path / "report").write_text("<p>good</p>")
+    files = {"model/reference.json": tmp_path / "reference", "evaluation.html": tmp_path / "report"}
+    return Candidate(tmp_path / "saved", f"m-{secrets.token_hex(4)}", {"auc": 0.9}, tags, files)
 
 
 def again(candidate: Candidate, run_key: str) -> Candidate:
-    return Candidate(candidate.folder, candidate.name, candidate.figures, candidate.tags | {"run_key": run_key})
+    return replace(candidate, tags=candidate.tags | {"run_key": run_key})
 
 
 def test_a_repeated_run_adopts_the_version_it_made(candidate: Candidate) -> None:
@@ -55,6 +62,26 @@ def test_a_version_carries_its_tags_its_metrics_and_a_loadable_model(candidate: 
     loaded = load_model(candidate.name, 1, "sklearn")
     assert loaded.columns == {"age": "long"}
     assert loaded.probability(pd.DataFrame({"age": [30]})).shape == (1,)
+
+
+def test_what_scorings_are_held_to_travels_with_the_model_and_the_pages_stay_in_the_run(candidate: Candidate) -> None:
+    register(candidate, Step("p.c", "k1", ""))
+    assert load_model(candidate.name, 1).reference == {"age": {"kind": "number"}}
+    run = str(MlflowClient().get_model_version(candidate.name, "1").run_id)
+    assert mlflow.artifacts.load_text(f"runs:/{run}/evaluation.html") == "<p>good</p>"
+
+
+@pytest.mark.parametrize(
+    ("result", "success", "expectations"),
+    [
+        ({"suite": "s3://b/k", "version": "v", "expectations": 7.0, "failed": 0.0, "success": True}, "true", "7"),
+        ({"suite": "s3://b/k", "version": "v", "expectations": 7, "failed": 1, "success": False}, "false", "7"),
+        ({"suite": "", "version": "", "expectations": 0, "failed": 0, "success": True}, "", "0"),
+    ],
+)
+def test_only_data_that_was_looked_at_counts_as_good(result: dict[str, Any], success: str, expectations: str) -> None:
+    tags = validated(result)
+    assert (tags["validation_success"], tags["validation_expectations"]) == (success, expectations)
 
 
 def test_of_two_executions_that_race_one_version_stays(candidate: Candidate) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.compile import COMPONENTS, compile_pipelines
+from pipelines.compile import COMPONENTS, EXAMPLES, PIPELINES, compile_pipelines
 from pipelines.placement import OPTIONAL, REQUIRED, Placement
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ compile_components(Path(sys.argv[1]))
 def test_no_value_of_a_secret_is_in_what_is_compiled(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", COMPILE, str(tmp_path)], cwd=ROOT, env={**os.environ, **CANARIES}, check=True)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 3 + len(list(COMPONENTS.glob("*/component.yaml")))
+    assert len(files) == len(PIPELINES) + len(EXAMPLES) + len(list(COMPONENTS.glob("*/component.yaml")))
     assert [path for path in files if b"canary" in path.read_bytes()] == []
 
 

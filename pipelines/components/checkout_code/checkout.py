@@ -10,6 +10,7 @@ import re
 import subprocess
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +20,12 @@ from pipelines.report import Step, commit
 TIMEOUT = 300  # seconds for one git command; a repository of model code is small
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 SCHEMES = ("https", "http", "ssh", "git", "file", "")
+
+PAUSES = (2.0, 8.0)  # seconds before each further attempt at a server that did not answer
+NO_ANSWER = re.compile(
+    r"Could not resolve host|Connection (refused|timed out|reset)|Failed to connect|Operation timed out|early EOF"
+    r"|RPC failed|hung up unexpectedly|unexpected disconnect|returned error: (429|5\d\d)"
+)
 
 HARDENED = (
     "-c", "core.hooksPath=/dev/null", "-c", "core.symlinks=false", "-c", "protocol.ext.allow=never",
@@ -63,19 +70,32 @@ def pack(tree: Path, output: Path) -> None:
 def _fetch(repository: str, revision: str, tree: Path) -> None:
     """Just that commit; a server that refuses a bare sha is asked for its branches and tags."""
     _git(["init", "--quiet", "--", str(tree)], tree.parent)
+    shallow = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", repository, revision]
     try:
-        _git(
-            ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", repository, revision], tree
-        )
-    except PipelineError:
+        _ask(shallow, tree)
+    except PipelineError as error:
+        if NO_ANSWER.search(str(error)):
+            raise
         everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
-        _git(["fetch", "--quiet", "--no-recurse-submodules", "--", repository, *everything], tree)
+        _ask(["fetch", "--quiet", "--no-recurse-submodules", "--", repository, *everything], tree)
     try:
         _git(["checkout", "--quiet", "--detach", revision, "--"], tree)
     except PipelineError:
         raise PipelineError(
             f"the repository has no commit {revision} on any branch or tag; was it force-pushed away?"
         ) from None
+
+
+def _ask(arguments: list[str], folder: Path) -> None:
+    """Asks a server again that gave no answer; one that said no is believed."""
+    for pause in PAUSES:
+        try:
+            return _git(arguments, folder)
+        except PipelineError as error:
+            if not NO_ANSWER.search(str(error)):
+                raise
+        time.sleep(pause)
+    return _git(arguments, folder)
 
 
 def _git(arguments: list[str], folder: Path) -> None:

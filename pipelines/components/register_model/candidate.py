@@ -1,15 +1,36 @@
 """What there is to register, from what the earlier steps left. Called by component.py."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+import mlflow
+import pyarrow.parquet as pq
 
 from pipelines.components.prepare_data.about import about
 from pipelines.components.register_model.registry import Candidate
+from pipelines.model_flavors import SCORERS
+from pipelines.registered_model import REFERENCE
 
 
-def candidate(name: str, paths: tuple[str, str], figures: dict[str, float], told: dict[str, str]) -> Candidate:
-    """A saved model and its training set, under a name, with the tags that MLflow keeps."""
-    window = about(paths[1])
+@dataclass(frozen=True)
+class Left:
+    """The files of the steps before: the saved model, its training set, what scorings are held to, two pages."""
+
+    model: str
+    train: str
+    reference: str
+    evaluation: str
+    validation: str
+
+
+def candidate(
+    name: str, left: Left, figures: dict[str, float], validation: Mapping[str, Any], told: dict[str, str]
+) -> Candidate:
+    """A saved model under a name, with the tags that MLflow keeps and the files that go with it."""
+    window = about(left.train)
     parts = urlsplit(told["repository"])
     plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.scheme else told["repository"]
     tags = told | {
@@ -17,5 +38,30 @@ def candidate(name: str, paths: tuple[str, str], figures: dict[str, float], told
         "data_window_start": window["start"],
         "data_window_end": window["end"],
         "feature_service": window["features"],
+        "training_rows": str(pq.read_metadata(left.train).num_rows),
+        "model_type": model_type(left.model),
     }
-    return Candidate(Path(paths[0]), name, figures, tags)
+    files = {
+        f"model/{REFERENCE}": Path(left.reference),
+        "evaluation.html": Path(left.evaluation),
+        "validation.html": Path(left.validation),
+    }
+    return Candidate(Path(left.model), name, figures, tags | validated(validation), files)
+
+
+def validated(result: Mapping[str, Any]) -> dict[str, str]:
+    """The outcome of validate_data as tags; without a suite nobody looked, and no tag says `true`."""
+    looked = bool(result.get("suite"))
+    return {
+        "validation_suite": str(result.get("suite", "")),
+        "validation_suite_version": str(result.get("version", "")),
+        "validation_success": str(bool(result.get("success"))).lower() if looked else "",
+        "validation_expectations": str(int(result.get("expectations", 0))),  # a cluster hands on 7 as 7.0
+        "validation_failed": str(int(result.get("failed", 0))),
+    }
+
+
+def model_type(folder: str) -> str:
+    """The flavour by which run_inference would load it."""
+    flavors = mlflow.models.Model.load(folder).flavors
+    return next((name for name in SCORERS if name in flavors), "")

@@ -1,5 +1,7 @@
 """The KFP component `register_model`."""
 
+from typing import Any
+
 from kfp import dsl
 
 from pipelines.placement import IMAGE
@@ -9,7 +11,11 @@ from pipelines.placement import IMAGE
 def register_model(
     model: dsl.Input[dsl.Model],
     train: dsl.Input[dsl.Dataset],
+    reference: dsl.Input[dsl.Artifact],
+    evaluation: dsl.Input[dsl.HTML],
+    docs: dsl.Input[dsl.HTML],
     figures: dict[str, float],
+    validation: dict[str, Any],
     model_name: str,
     repository: str,
     revision: str,
@@ -18,10 +24,11 @@ def register_model(
     report_uri: str,
 ) -> int:
     """One version of the model in MLflow's registry for this run, however often it is executed; returns its number."""
-    from pipelines.components.register_model.candidate import candidate
+    from pipelines.components.register_model.candidate import Left, candidate
     from pipelines.components.register_model.registry import register
     from pipelines.report import Step
 
     told = {"repository": repository, "commit": revision, "reason": reason, "run_key": run_key}
+    left = Left(model.path, train.path, reference.path, evaluation.path, docs.path)
     with Step("income-training.register_model", run_key, report_uri) as step:
-        return register(candidate(model_name, (model.path, train.path), figures, told), step)
+        return register(candidate(model_name, left, figures, validation, told), step)

@@ -4,15 +4,18 @@ KFP may execute a run twice. So the registry is asked by the tag `run_key` first
 version and not after it; and of two that still race each other the lower number stays.
 """
 
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from pipelines.errors import PipelineError
+from pipelines.registry_errors import registry
 from pipelines.report import Step, commit, model_version
 
 ALIAS = "champion"
@@ -20,12 +23,14 @@ ALIAS = "champion"
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is to be registered: the saved model, its name, its figures, and the tags that say where it comes from."""
+    """What is to be registered: the saved model, its name, its figures, the tags that say where it comes from, and
+    more files by the name that each gets in MLflow; those under `model/` travel with the model."""
 
     folder: Path
     name: str
     figures: dict[str, float]
     tags: dict[str, str]
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def run_key(self) -> str:
@@ -36,13 +41,11 @@ def register(candidate: Candidate, step: Step) -> int:
     """The version of this run key: found, or made. The model's first version becomes its champion."""
     if not candidate.run_key or "'" in candidate.run_key:
         raise PipelineError("run_key must be a token without quotes; without one a repeated run would register twice")
-    try:
+    with registry(f"models:/{candidate.name}"):
         versions = versions_of(candidate.name, candidate.run_key)
         adopted = bool(versions)
         version = versions[0] if versions else _settle(candidate, _make(candidate))
         crown(candidate.name, version)
-    except MlflowException as error:
-        raise PipelineError(f"MLflow refused: {str(error).splitlines()[0][:300]}") from error
     step.inputs.append(commit(candidate.tags["repository"], candidate.tags["commit"]))
     step.outputs.append(model_version(candidate.name, version))
     step.facts |= {"model": f"models:/{candidate.name}/{version}", "adopted": adopted, "metrics": candidate.figures}
@@ -75,9 +78,20 @@ def _make(candidate: Candidate) -> int:
         mlflow.log_params((mlflow.models.Model.load(candidate.folder).metadata or {}).get("params", {}))
         mlflow.log_metrics(candidate.figures)
         mlflow.log_artifacts(str(candidate.folder), "model")
+        _log_files(candidate.files)
     source = f"runs:/{run.info.run_id}/model"
     made: Any = mlflow.register_model(source, candidate.name, tags=candidate.tags)
     return int(made.version)
+
+
+def _log_files(files: Mapping[str, Path]) -> None:
+    """Laid out in a folder first: MLflow names a file as it is called here, and an artifact of KFP is just `report`."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in files.items():
+            target = Path(folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        mlflow.log_artifacts(folder)
 
 
 def _settle(candidate: Candidate, made: int) -> int:

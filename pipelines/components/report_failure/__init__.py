@@ -1,0 +1,1 @@
+"""Exit task of every pipeline: which step ended a run, and why."""
