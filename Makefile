@@ -11,10 +11,10 @@ BIN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test test-kfp bench-kfp image lint fmt clean
+.PHONY: help setup parts demo demo-loop test test-kfp bench-kfp bench-inference image lint fmt clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SYNCED)  ## the environment, from the lock
 
@@ -34,6 +34,11 @@ demo: parts  ## the whole story on real parts; STAY=1 keeps it running; BACKEND=
 	$(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(NAMESPACE),--namespace $(NAMESPACE)) \
 	$(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) $(if $(IMAGE),--image $(IMAGE))
 
+demo-loop: parts  ## weeks in minutes: drift, alert, retraining, promotion, and a picture; SEED=1,2,3 DRIFT=none OUT=… STAY=1
+	@$(BIN)/python -m service.parts prometheus
+	@$(BIN)/python deploy/loop/loop.py $(if $(SEED),--seeds $(SEED)) \
+	$(if $(DRIFT),--drift $(DRIFT)) $(if $(WEEKS),--weeks $(WEEKS)) $(if $(OUT),--out $(OUT)) $(if $(STAY),--stay)
+
 test: parts lint  ## everything that CI runs
 	env -u KFP_ENDPOINT $(BIN)/pytest
 
@@ -48,6 +53,9 @@ image:  ## the image of pipeline steps: TAG=REF [BASE_IMAGE=REF] [TOOL=docker|po
 
 bench-kfp: setup  ## what watching and submitting to a KFP API server cost
 	$(BIN)/python bench/kubeflow.py
+
+bench-inference: parts  ## scoring against a bare script: one million ids, then ten
+	$(BIN)/python bench/inference.py
 
 lint: setup  ## style, types, who may import whom
 	$(BIN)/ruff check .

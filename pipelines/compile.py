@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kfp import compiler, dsl
 
-from pipelines import batch_inference, feedback, train
+from pipelines import batch_inference, deploy, feedback, train
 from pipelines.examples import container_component, v1_component
 from pipelines.placement import IMAGE, OPTIONAL, REQUIRED, RETRIES, SECRET, Placement
 
@@ -21,6 +21,7 @@ PIPELINES: Pipelines = {
     batch_inference.NAME: batch_inference.batch_inference,
     train.NAME: train.train,
     feedback.NAME: feedback.feedback,
+    deploy.NAME: deploy.deploy,
 }
 EXAMPLES: Pipelines = {
     container_component.NAME: container_component.container_component,

@@ -63,7 +63,7 @@ def deploy(placement: Placement) -> dsl.base_component.BaseComponent:
             run_key=run_key,
             report_uri=report_uri,
         )
-        placement.put(served)
+        placement.put(served, minutes=60, again=False)  # what KServe cannot serve it cannot serve a second time
         return Outputs(url=served.outputs["Output"])
 
     return pipeline

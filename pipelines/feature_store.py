@@ -23,12 +23,12 @@ from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
 from pipelines.duckdb_storage import connect_duckdb, point_feast_at_storage
 from pipelines.errors import PipelineError
 from pipelines.report import Dataset, stored_object
+from pipelines.requested import KEY, OUTPUT
 from pipelines.storage import ObjectRef, download, parse_s3, stat
 
-KEY = "user_id"
 TIME = "event_timestamp"
-ROW = "row_id"
-TAKEN = frozenset({KEY, TIME, ROW, "line", "status", "income"})  # columns of ours that no feature may be called
+ROW, ASKED = "row_id", "(asked)"
+TAKEN = frozenset({*OUTPUT, TIME, ROW, "income"})  # columns of ours that no feature may be called
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,18 @@ def complete(features: pa.Table) -> Any:
     return present
 
 
-def sightings(store: FeatureStore, wanted: Wanted, ids: pa.Array, as_of: Any) -> tuple[Any, Any]:
-    """For each of the distinct `ids`: was it ever seen, in every view, and does a row count at `as_of`, in every view?
+def sightings(store: FeatureStore, wanted: Wanted, entities: pa.Table) -> tuple[Any, Any]:
+    """For each row of `entities` (user_id, event_timestamp): was the id ever seen, in every view, and does a row of it
 
-    Feast answers nulls both for an id it never saw and for one whose rows are too old or too new, so the sources are
-    asked too.
+    count at that moment, in every view? Feast answers nulls both for an id it never saw and for one whose rows are too
+    old or too new, so the sources are asked too. It is a second pass over them: ask for few.
     """
-    seen, live = np.ones(len(ids), bool), np.ones(len(ids), bool)
-    for view in wanted.views:
+    seen, live = np.ones(entities.num_rows, bool), np.ones(entities.num_rows, bool)
+    for view in wanted.views if entities.num_rows else ():
         with _explained(wanted):
-            found = _seen_in(store, view, ids, as_of)
-        places = pc.index_in(found.column(KEY).combine_chunks(), value_set=ids).to_numpy()
-        seen_here, live_here = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
+            found = _seen_in(store, view, entities)
+        places = found.column(ROW).to_numpy()
+        seen_here, live_here = np.zeros(len(seen), bool), np.zeros(len(seen), bool)
         seen_here[places] = True
         live_here[places] = found.column("live").to_numpy()
         seen, live = seen & seen_here, live & live_here
@@ -175,10 +175,10 @@ def _places(rows: pa.ChunkedArray, asked: int) -> pa.Array:
     return pa.array(places, mask=places < 0)
 
 
-def _seen_in(store: FeatureStore, view: Any, ids: pa.Array, as_of: Any) -> pa.Table:
-    """The ids that a view's source has at any time, each with whether one of its rows counts at `as_of`;
+def _seen_in(store: FeatureStore, view: Any, entities: pa.Table) -> pa.Table:
+    """The numbers of those rows whose id a view's source has at any time, each with whether one of its rows counts at
 
-    the same bounds as Feast's join.
+    the row's moment; the same bounds as Feast's join.
     """
     source = view.batch_source
     key = next((column for column, name in source.field_mapping.items() if name == KEY), KEY)
@@ -190,12 +190,12 @@ def _seen_in(store: FeatureStore, view: Any, ids: pa.Array, as_of: Any) -> pa.Ta
         timestamp_field=source.timestamp_field,
         created_timestamp_column=None,
     )
-    rows = job.table
+    numbers = pa.array(np.arange(entities.num_rows))
+    asked = ibis.memtable(pa.table({key: entities.column(KEY), ASKED: entities.column(TIME), ROW: numbers}))
+    rows = job.table.inner_join(asked, key)
     time = rows[source.timestamp_field].cast("timestamp('UTC')")
-    moment = ibis.literal(as_of).cast("timestamp('UTC')")
+    moment = rows[ASKED].cast("timestamp('UTC')")
     counts = time <= moment
     if view.ttl:
         counts = counts & (time + ibis.literal(view.ttl) >= moment)
-    asked = ibis.memtable(pa.table({key: ids}))
-    found = rows.mutate(live=counts).semi_join(asked, key).group_by(key).aggregate(live=lambda table: table.live.any())
-    return found.rename({KEY: key}).to_pyarrow() if key != KEY else found.to_pyarrow()
+    return rows.mutate(live=counts).group_by(ROW).aggregate(live=lambda table: table.live.any()).to_pyarrow()

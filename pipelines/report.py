@@ -71,10 +71,14 @@ class Step:
     A failure is reported before it goes on. Where the report cannot be written the step fails, unless it was failing
     anyhow: a run whose lineage is silently missing is worse than one that is repeated, and a repetition changes
     nothing else.
+
+    `shard` tells apart the executions of one component in one run: 1, 2, ... where the rows were cut into several
+    shards, 0 where they were not. It stands in the report's name, `<component>-0003.json`, and in the run id.
     """
 
-    def __init__(self, job: str, run_key: str, report_uri: str) -> None:
+    def __init__(self, job: str, run_key: str, report_uri: str, shard: int = 0) -> None:
         self.pipeline, _, self.component = job.partition(".")
+        self.name = f"{self.component}-{shard:04}" if shard else self.component
         self.job = job
         self.run_key = run_key
         self.report_uri = report_uri
@@ -102,7 +106,7 @@ class Step:
         return {
             "eventType": "COMPLETE" if error is None else "FAIL",
             "eventTime": datetime.now(UTC).isoformat(),
-            "run": {"runId": _run_id(f"{self.run_key}/{self.component}"), "facets": self._run_facets(error)},
+            "run": {"runId": _run_id(f"{self.run_key}/{self.name}"), "facets": self._run_facets(error)},
             "job": {"namespace": NAMESPACE, "name": self.job},
             "inputs": [_dataset(item, "inputFacets", "InputStatisticsInputDatasetFacet") for item in self.inputs],
             "outputs": [_dataset(item, "outputFacets", "OutputStatisticsOutputDatasetFacet") for item in self.outputs],
@@ -132,7 +136,7 @@ class Step:
                 "_producer": PRODUCER, "_schemaURL": RUN_EVENT, "runKey": self.run_key, "truncated": True
             }  # fmt: skip
             content = json.dumps(event, allow_nan=False).encode()
-        write_document(f"{self.report_uri.rstrip('/')}/{self.component}.json", content)
+        write_document(f"{self.report_uri.rstrip('/')}/{self.name}.json", content)
 
 
 def told(error: BaseException) -> str:

@@ -94,6 +94,26 @@ def stat(ref: ObjectRef) -> Stored:
     return Stored(found.size or 0, found.version_id or (found.etag or "").strip('"'))
 
 
+def objects_below(uri: str, suffix: str) -> list[ObjectRef]:
+    """The objects whose keys begin with a prefix (`s3://bucket/folder/`) and end in `suffix`, in the order of names."""
+    return [ObjectRef(ref.bucket, ref.key) for ref, _ in listed(uri) if ref.key.endswith(suffix)]
+
+
+def listed(uri: str) -> list[tuple[ObjectRef, Stored]]:
+    """The objects whose keys begin with a prefix, or all of a bucket (`s3://bucket/`), each with the ETag that it has.
+
+    In the order of names.
+    """
+    whole = uri.endswith("/") and uri.count("/") == 3
+    prefix = ObjectRef(uri.removeprefix("s3://").rstrip("/"), "") if whole else parse_s3(uri)
+    with _explained(prefix):
+        found = list(connect().list_objects(bucket_name=prefix.bucket, prefix=prefix.key or None, recursive=True))
+    named = {item.object_name or "": (item.size or 0, (item.etag or "").strip('"')) for item in found}
+    return [
+        (ObjectRef(prefix.bucket, name, etag=etag), Stored(size, etag)) for name, (size, etag) in sorted(named.items())
+    ]
+
+
 def upload(ref: ObjectRef, path: Path, metadata: dict[str, str]) -> Stored:
     """Writes a file as one object, at once; content and metadata that already lie there are left alone.
 
@@ -112,7 +132,10 @@ def upload(ref: ObjectRef, path: Path, metadata: dict[str, str]) -> Stored:
 
 
 def write_document(uri: str, content: bytes) -> None:
-    """A small JSON document to `s3://bucket/key`, or to `file:///folder/name` by rename: nobody sees half of it."""
+    """A small document, JSON or HTML, to `s3://bucket/key`, or to `file:///folder/name` by rename:
+
+    nobody sees half of it.
+    """
     if uri.startswith("file://"):
         path = Path(unquote(urlsplit(uri).path))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +150,7 @@ def write_document(uri: str, content: bytes) -> None:
             object_name=ref.key,
             data=io.BytesIO(content),
             length=len(content),
-            content_type="application/json",
+            content_type="text/html; charset=utf-8" if ref.key.endswith(".html") else "application/json",
         )
 
 

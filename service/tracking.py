@@ -97,10 +97,11 @@ class MlflowRegistry:
     def _ask(self, method: str, *arguments: Any) -> Any:
         if not self._uri:
             raise Temporary("no model registry is configured: set KFP_TRIGGERS_MLFLOW__TRACKING_URI", delay=30)
+        client = self._client()  # imports under a lock: two threads that import MLflow at once deadlock
         from mlflow.exceptions import MlflowException  # noqa: PLC0415  # slow import, see the module's head
 
         try:
-            return getattr(self._client(), method)(*arguments)
+            return getattr(client, method)(*arguments)
         except MlflowException as error:
             raise _translated(error) from error
         except OSError as error:

@@ -102,7 +102,7 @@ def labels(people: Population, table: pa.Table | None = None) -> pa.Table:
     """What each person earned, learned one to nine days after a snapshot; nothing later than `now`."""
     frame = (features(people) if table is None else table).to_pandas()
     random = np.random.default_rng(people.seed + 1)
-    chance = 1 / (1 + np.exp(-_score(frame)))
+    chance = 1 / (1 + np.exp(-log_odds(frame)))
     frame["income"] = np.where(random.random(len(frame)) < chance, ">50K", "<=50K")
     frame["event_timestamp"] += pd.to_timedelta(random.integers(86_400, 9 * 86_400, len(frame)), unit="s")
     known = frame[frame["event_timestamp"] <= people.now].sort_values(["event_timestamp", "user_id"], kind="stable")
@@ -149,11 +149,12 @@ def _moments(kind: str, people: int, now: datetime, random: np.random.Generator)
 
 def _snapshots(ids: np.ndarray, moments: np.ndarray, random: np.random.Generator) -> pd.DataFrame:
     """The people's features at each moment: who they are stays, hours and capital change, all grow older."""
-    frames = list(_snapshot(_person(ids, random), moments, random))
+    frames = list(snapshot(person(ids, random), moments, random))
     return pd.concat(frames)
 
 
-def _person(ids: np.ndarray, random: np.random.Generator) -> pd.DataFrame:
+def person(ids: np.ndarray, random: np.random.Generator) -> pd.DataFrame:
+    """What stays of everybody, a row each."""
     names = list(EDUCATION)
     education = random.choice(names, len(ids), p=[share for _, share in EDUCATION.values()])
     return pd.DataFrame(
@@ -169,13 +170,14 @@ def _person(ids: np.ndarray, random: np.random.Generator) -> pd.DataFrame:
     )
 
 
-def _snapshot(person: pd.DataFrame, moments: np.ndarray, random: np.random.Generator) -> Iterator[pd.DataFrame]:
+def snapshot(people: pd.DataFrame, moments: np.ndarray, random: np.random.Generator) -> Iterator[pd.DataFrame]:
+    """The people with what changes, as it is at each moment: a frame a moment, which is one for all or one a row."""
     for moment in moments:
-        gain = np.where(random.random(len(person)) < 0.08, random.gamma(2, 5_000, len(person)), 0.0)
-        loss = np.where(random.random(len(person)) < 0.05, random.normal(1_870, 350, len(person)), 0.0)
-        yield person.assign(
+        gain = np.where(random.random(len(people)) < 0.08, random.gamma(2, 5_000, len(people)), 0.0)
+        loss = np.where(random.random(len(people)) < 0.05, random.normal(1_870, 350, len(people)), 0.0)
+        yield people.assign(
             event_timestamp=pd.to_datetime(moment, utc=True),
-            hours_per_week=np.clip(random.normal(40, 11, len(person)), 1, 99).astype(np.int64),
+            hours_per_week=np.clip(random.normal(40, 11, len(people)), 1, 99).astype(np.int64),
             capital_gain=gain.round(2),
             capital_loss=np.clip(loss, 0, None).round(2),
         )
@@ -185,7 +187,7 @@ def _choice(shares: dict[str, float], people: int, random: np.random.Generator) 
     return random.choice(list(shares), people, p=list(shares.values()))
 
 
-def _score(frame: pd.DataFrame) -> np.ndarray:
+def log_odds(frame: pd.DataFrame) -> np.ndarray:
     """The log-odds of earning more than 50K: linear but for age, which stops helping at 50."""
     occupation = frame["occupation"].map(OCCUPATION_SCORE).fillna(0.0)
     score = (
@@ -205,10 +207,10 @@ def write_feature_store(client: Minio, bucket: str, people: Population) -> None:
     if not client.bucket_exists(bucket):
         client.make_bucket(bucket)
     table = features(people)
-    _put(client, bucket, "adult.parquet", _parquet(table))
-    _put(client, bucket, "labels.parquet", _parquet(labels(people, table)))
+    put(client, bucket, "adult.parquet", parquet(table))
+    put(client, bucket, "labels.parquet", parquet(labels(people, table)))
     config = feature_store_yaml(bucket)
-    _put(client, bucket, "feature_store.yaml", config.encode())
+    put(client, bucket, "feature_store.yaml", config.encode())
     apply_registry(config, f"s3://{bucket}/adult.parquet")
 
 
@@ -259,17 +261,20 @@ def definitions(source: str) -> list[Any]:
     return [user, view, FeatureService(name=SERVICE, features=[view])]
 
 
-def _parquet(table: pa.Table) -> bytes:
+def parquet(table: pa.Table) -> bytes:
+    """The table as a file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
-def _put(client: Minio, bucket: str, key: str, content: bytes) -> None:
+def put(client: Minio, bucket: str, key: str, content: bytes) -> None:
+    """The content as an object."""
     client.put_object(bucket, key, io.BytesIO(content), len(content))
 
 
-def _client() -> Minio:
+def object_store() -> Minio:
+    """The one that the environment names."""
     endpoint = urlsplit(os.environ["AWS_ENDPOINT_URL"])
     return Minio(
         endpoint=endpoint.netloc,
@@ -289,7 +294,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, help="also write 5,000 requested ids to this file")
     chosen = parser.parse_args()
     people = Population(now=chosen.now, size=chosen.people)
-    write_feature_store(_client(), chosen.bucket, people)
+    write_feature_store(object_store(), chosen.bucket, people)
     if chosen.csv:
         chosen.csv.write_bytes(requested_csv(people))
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ class Demo:
     bare: Path
     clone: Path
     now: datetime
+    pause: float = 0.25  #: seconds between two looks at what is waited for
+    http: httpx.Client = field(default_factory=httpx.Client)  #: one for all: each new one reads every certificate anew
 
     @property
     def s3(self) -> S3:
@@ -68,7 +70,9 @@ class Demo:
     def get(self, path: str, **params: Any) -> Any:
         """Ask the read API."""
         headers = {"Authorization": f"Bearer {self.stack.token}"}
-        return httpx.get(f"{self.stack.api}/api/v1/{path}", params=params, headers=headers).raise_for_status().json()
+        return (
+            self.http.get(f"{self.stack.api}/api/v1/{path}", params=params, headers=headers).raise_for_status().json()
+        )
 
     def runs(self, rule: str) -> list[Mapping[str, Any]]:
         """The rule's runs, newest first."""
@@ -92,7 +96,7 @@ class Demo:
             while time.monotonic() < deadline:
                 if found := look():
                     return found
-                time.sleep(0.25)
+                time.sleep(self.pause)
         raise Failed(f"{what} did not come within {PATIENCE:g} s")
 
 

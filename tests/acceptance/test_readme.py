@@ -21,13 +21,14 @@ SHELL = [text for language, text in BLOCKS if language == "sh"]
 
 def test_the_blocks_are_the_ones_that_are_run_here() -> None:
     starts = [" ".join(text.split()[:2]) for text in SHELL]
-    assert starts == ["make demo", "make test", ".venv/bin/kfp-triggers init", ".venv/bin/kfp-triggers --home"]
+    commands = [".venv/bin/kfp-triggers init", ".venv/bin/kfp-triggers --home"]
+    assert starts == ["make demo", "make demo-loop", "make test", *commands]  # the loop: tests/loop
     assert [language for language, _ in BLOCKS if language not in {"sh", "text"}] == ["yaml"]
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    assert re.search(rf"^{SHELL[1].strip()}\b", script, re.MULTILINE)
+    assert re.search(rf"^{SHELL[2].strip()}\b", script, re.MULTILINE)
 
 
 def test_the_rule_of_the_readme_is_right(home: Path) -> None:
@@ -48,9 +49,9 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def user_home(checkout: Path) -> Iterator[Path]:
-    """The third block, its last line left running."""
+    """The fourth block, its last line left running."""
     env = {**os.environ, "KFP_TRIGGERS_API__PORT": "0"}  # the README's default may be taken on this machine
-    *first, last = SHELL[2].strip().splitlines()
+    *first, last = SHELL[3].strip().splitlines()
     subprocess.run(["bash", "-ec", "\n".join(first)], cwd=checkout, env=env, check=True, capture_output=True)
     said = checkout / "up.txt"
     with said.open("w") as output:
@@ -68,7 +69,7 @@ def user_home(checkout: Path) -> Iterator[Path]:
 
 
 def test_a_new_users_first_event_becomes_a_run(user_home: Path, checkout: Path) -> None:
-    done = subprocess.run(["bash", "-ec", SHELL[3]], cwd=checkout, capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", "-ec", SHELL[4]], cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "greet-uploads" in done.stdout
     assert "succeeded" in done.stdout

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.components.retrieve_features.retrieve import retrieve
+from pipelines.components.retrieve_features.retrieve import Part, retrieve
 from pipelines.components.retrieve_features.summary import Summary
 from pipelines.errors import PipelineError
 from pipelines.report import Step
@@ -26,11 +26,23 @@ def retrieved(
     where: str = "features",
 ) -> tuple[pd.DataFrame, Step]:
     """The component's own table for the ids, nulls kept."""
-    requested = pa.table({"line": pa.array(range(2, len(ids) + 2), pa.int64()), "user_id": pa.array(ids, pa.int64())})
+    lines = pa.array(range(2, len(ids) + 2), pa.int64())
+    return asked(pa.table({"line": lines, "user_id": pa.array(ids, pa.int64())}), as_of, folder, feature_list, where)
+
+
+def asked(
+    requested: pa.Table,
+    as_of: str,
+    folder: Path,
+    feature_list: tuple[str, ...] = ("income_v1",),
+    where: str = "features",
+    part: Part | None = None,
+) -> tuple[pd.DataFrame, Step]:
+    """The component's own table for requested rows."""
     pq.write_table(requested, folder / "requested")
     step = Step("income-batch-inference.retrieve_features", "k", "")
     paths = (str(folder / "requested"), str(folder / "features"))
-    retrieve(ObjectRef(where, "feature_store.yaml"), feature_list, as_of, paths, step)
+    retrieve(ObjectRef(where, "feature_store.yaml"), feature_list, as_of, paths, step, part)
     return pq.read_table(paths[1]).to_pandas(types_mapper=pd.ArrowDtype), step
 
 
@@ -101,6 +113,44 @@ def test_rows_keep_their_order_their_duplicates_and_their_status(
     assert found["age"].notna().tolist() == [status == "ok" for status in found["status"]]
     assert step.facts["statuses"] == {"ok": 2, "unknown": 2, "expired": 2, "invalid": 1}
     assert step.facts["coverage"] == 2 / 7
+
+
+def test_each_row_may_have_its_own_moment_and_columns_of_the_file_pass_by(
+    storage_env: Any, feature_bucket: str, demo: ModuleType, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    newest = table[~table["user_id"].duplicated(keep=False)].iloc[0]
+    moment, tick = newest["event_timestamp"], pd.Timedelta(1, "us")
+    moments = [moment - tick, moment, None, moment + demo.TTL + tick, moment + demo.TTL]
+    columns = {
+        "line": pa.array(range(2, 7), pa.int64()),
+        "user_id": pa.array([int(newest["user_id"])] * 5),
+        "(as_of)": pa.array(moments, pa.timestamp("us", tz="UTC")),
+        "campaign": ["a", "b", "c", "d", "e"],
+    }
+    found, step = asked(pa.table(columns), "2001-01-01T00:00:00Z", tmp_path)
+    assert found["status"].tolist() == ["expired", "ok", "invalid", "expired", "ok"]
+    assert list(found)[:5] == ["line", "user_id", "status", "campaign", "age"]
+    assert found["campaign"].tolist() == ["a", "b", "c", "d", "e"]
+    assert step.facts["own_moments"] is True
+
+
+def test_a_shard_is_answered_as_the_whole_file_is(
+    storage_env: Any, feature_bucket: str, demo: ModuleType, people: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("pipelines.requested.GRID", 2)
+    ids = [int(ids[0]) for ids in demo.kinds(people).values()] + [None, demo.NEVER_SEEN]
+    columns = {"line": pa.array(range(2, len(ids) + 2), pa.int64()), "user_id": pa.array(ids, pa.int64())}
+    whole, _ = asked(pa.table(columns), people.now.isoformat(), tmp_path)
+    parts = [asked(pa.table(columns), people.now.isoformat(), tmp_path, part=Part(shard, 2))[0] for shard in (1, 2)]
+    assert pd.concat(parts, ignore_index=True).equals(whole)
+
+
+def test_a_kept_column_and_a_feature_of_one_name_are_told(
+    storage_env: Any, feature_bucket: str, people: Any, tmp_path: Path
+) -> None:
+    columns = {"line": pa.array([2]), "user_id": pa.array([1]), "age": ["old"]}
+    with pytest.raises(PipelineError, match="the file's age and features of income_v1 share the name"):
+        asked(pa.table(columns), people.now.isoformat(), tmp_path)
 
 
 def test_invalid_ids_alone_are_an_answer_too(

@@ -5,7 +5,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.components.read_data.ids import convert, parse_id
+from pipelines.components.read_data.formats import convert
+from pipelines.components.read_data.ids import parse_id
 from pipelines.errors import PipelineError
 
 Rows = list[tuple[int, int | None]]
@@ -14,10 +15,10 @@ Rows = list[tuple[int, int | None]]
 def rows_of(content: bytes, folder: Path) -> Rows:
     source, output = folder / "ids.csv", folder / "ids.parquet"
     source.write_bytes(content)
-    rows, invalid = convert(source, "s3://user-ids/ids.csv", output)
+    read = convert(source, "s3://user-ids/ids.csv", output)
     table = pq.read_table(output)
     found = list(zip(table["line"].to_pylist(), table["user_id"].to_pylist(), strict=True))
-    assert (rows, invalid) == (len(found), sum(number is None for _, number in found))
+    assert (read.rows, read.invalid) == (len(found), sum(number is None for _, number in found))
     return found
 
 

@@ -83,6 +83,16 @@ def test_a_repeated_step_has_the_same_run_id(tmp_path: Path) -> None:
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_each_shard_of_a_step_has_a_report_and_a_run_id_of_its_own(tmp_path: Path) -> None:
+    for shard in (0, 1, 12):
+        with Step("p.c", "k1", tmp_path.as_uri(), shard) as step:
+            step.facts["rows"] = shard
+    told = {path.stem: reported(tmp_path, path.stem) for path in tmp_path.iterdir()}
+    assert sorted(told) == ["c", "c-0001", "c-0012"]
+    assert len({event["run"]["runId"] for event in told.values()}) == 3
+    assert {event["job"]["name"] for event in told.values()} == {"p.c"}
+
+
 def test_no_report_uri_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Step("p.c", "k1", ""):

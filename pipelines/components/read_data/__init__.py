@@ -1,1 +1,1 @@
-"""Step 1 of batch inference: the requested ids, taken from the CSV file that arrived."""
+"""Step 1 of batch inference: the requested ids, taken from the file that arrived."""

@@ -15,12 +15,14 @@ def retrieve_features(
     run_key: str,
     report_uri: str,
     features: dsl.Output[dsl.Dataset],
+    shard: int = 0,
+    shards: int = 1,
 ) -> None:
-    """Every requested row with its status and, where Feast has them, its features as of a moment."""
-    from pipelines.components.retrieve_features.retrieve import retrieve
+    """Every requested row of a shard with its status and, where Feast has them, its features as of a moment."""
+    from pipelines.components.retrieve_features.retrieve import Part, retrieve
     from pipelines.report import Step
     from pipelines.storage import ObjectRef
 
     config = ObjectRef(feature_store_bucket_name, feature_store_config_file_name)
-    with Step("income-batch-inference.retrieve_features", run_key, report_uri) as step:
-        retrieve(config, feature_list, as_of, (requested.path, features.path), step)
+    with Step("income-batch-inference.retrieve_features", run_key, report_uri, shard) as step:
+        retrieve(config, feature_list, as_of, (requested.path, features.path), step, Part(shard, shards))

@@ -14,10 +14,15 @@ def run_inference(
     run_key: str,
     report_uri: str,
     predictions: dsl.Output[dsl.Dataset],
-) -> None:
-    """Class and probability of every row that has all features, by one version of a registered model."""
-    from pipelines.components.run_inference.score import score
+    sketch: dsl.Output[dsl.Dataset],
+    model_alias: str = "",
+    keep_features: bool = False,
+    shard: int = 0,
+) -> int:
+    """Class and probability of every row that has all features, by one version of a registered model; its number."""
+    from pipelines.components.run_inference.score import Paths, Wanted, score
     from pipelines.report import Step
 
-    with Step("income-batch-inference.run_inference", run_key, report_uri) as step:
-        score((model_name, model_version, model_type), (features.path, predictions.path), step)
+    wanted = Wanted(model_name, model_version, model_alias, model_type, keep_features)
+    with Step("income-batch-inference.run_inference", run_key, report_uri, shard) as step:
+        return score(wanted, Paths(features.path, predictions.path, sketch.path), step)

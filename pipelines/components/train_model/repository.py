@@ -1,32 +1,37 @@
 """The contract of a model repository, and what is said when one does not keep it. Called by fit.py.
 
 `model.py` has `build(params)`, which returns an unfitted estimator; `params.yaml` and `requirements.txt` are
-optional. The code is run here with this step's credentials: the repository is trusted by whoever configured its
-source.
+optional (docs/models.md). The code is run here with this step's credentials: the repository is trusted by whoever
+configured its source.
 """
 
 import importlib.util
+import random
 import re
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
+from pipelines import tensorflow_cpu
 from pipelines.errors import PipelineError
+from pipelines.registry_errors import first_line
 
 
 @dataclass(frozen=True)
 class Repository:
     """What a model repository offers:
 
-    its estimator, the parameters it was built with, the types of its own it vouches for.
+    its estimator, the parameters it was built with, the types of its own it vouches for, and for a Keras model how the
+    layers that must see the features before the training are shown them.
     """
 
     folder: Path
@@ -34,6 +39,7 @@ class Repository:
     estimator: Any
     trusted_types: tuple[str, ...]
     requirements: tuple[str, ...]
+    adapt: Callable[[Any, dict[str, np.ndarray]], None] | None = None
 
 
 def unpack(code: Path, folder: Path) -> Path:
@@ -52,7 +58,24 @@ def open_repository(folder: Path) -> Repository:
     trusted = getattr(module, "TRUSTED_TYPES", ())
     if isinstance(trusted, str) or not all(isinstance(name, str) for name in trusted):
         raise PipelineError("TRUSTED_TYPES in model.py must be a list of names such as 'model.Clip'")
-    return Repository(folder, params, build(module, params), tuple(trusted), requirements)
+    adapt = getattr(module, "adapt", None)
+    if adapt is not None and not callable(adapt):
+        raise PipelineError("adapt in model.py must be a function adapt(model, features)")
+    seed(params)
+    return Repository(folder, params, build(module, params), tuple(trusted), requirements, adapt)
+
+
+def seed(params: dict[str, Any]) -> None:
+    """Sets what libraries draw from when they are given no seed, so that a training can be repeated; 0 unless
+    params.yaml has a whole number `seed`. Before `build`, for Keras draws its first weights there.
+    """
+    number = params.get("seed", 0)
+    if not isinstance(number, int) or not 0 <= number < 2**32:
+        raise PipelineError("seed in params.yaml must be a whole number from 0 to 4294967295")
+    random.seed(number)
+    np.random.seed(number)  # scikit-learn draws from it where an estimator has no random_state
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(number)
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -97,9 +120,10 @@ def import_model(folder: Path) -> ModuleType:
     sys.path.insert(0, str(folder))
     sys.modules["model"] = module  # a class defined there must be found again under this name when the model is saved
     try:
-        spec.loader.exec_module(module)
+        with tensorflow_cpu.quiet():
+            spec.loader.exec_module(module)
     except Exception as error:
-        raise PipelineError(f"importing model.py of the model repository failed: {_first_line(error)}") from error
+        raise PipelineError(f"importing model.py of the model repository failed: {_named(error)}") from error
     return module
 
 
@@ -111,7 +135,7 @@ def build(module: ModuleType, params: dict[str, Any]) -> Any:
     try:
         estimator = maker(dict(params))
     except Exception as error:
-        raise PipelineError(f"build(params) of the model repository failed: {_first_line(error)}") from error
+        raise PipelineError(f"build(params) of the model repository failed: {_named(error)}") from error
     if not callable(getattr(estimator, "fit", None)):
         raise PipelineError(
             f"build(params) must return an unfitted estimator; it returned {type(estimator).__name__}, which has no fit"
@@ -135,5 +159,5 @@ def _unmet(line: str) -> str:
     return "" if requirement.specifier.contains(found, prereleases=True) else f"{line} is wanted, {found} is installed"
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}"
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -1,0 +1,88 @@
+"""Which columns of the file a run uses, and its requested rows as one table. Called by the readers of this folder.
+
+Every reader hands its rows over as the same table: `line` and `user_id`, then, where the run asked for them, the
+moment of each row and the columns to keep. The names are the file's own, white space around them cut off.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.components.read_data.ids import parse_id
+from pipelines.errors import PipelineError
+from pipelines.requested import ALL, AS_OF, KEY, LINE, OUTPUT
+
+Column = Callable[[int], pa.Array]  #: the values of the file's column at that place
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run wants of its file: `as_of_column` holds each row's moment, "" for none; `["*"]` keeps all columns."""
+
+    as_of_column: str = ""
+    keep_columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The places of the columns in the file: of the id, of the moment (None: none), of what is kept, by name."""
+
+    names: tuple[str, ...]
+    key: int
+    moment: int | None
+    kept: tuple[int, ...]
+
+    @property
+    def used(self) -> list[int]:
+        """Every place that is read, in the file's order."""
+        return sorted({self.key, *self.kept, *([] if self.moment is None else [self.moment])})
+
+    def table(self, lines: pa.Array, ids: pa.Array, moments: pa.Array | None, column: Column) -> pa.Table:
+        """Requested rows in the one shape."""
+        made = {LINE: lines, KEY: ids} | ({} if moments is None else {AS_OF: moments})
+        return pa.table(made | {self.names[place]: column(place) for place in self.kept})
+
+
+def choose(header: Sequence[str], asked: Asked, uri: str) -> Chosen:
+    """Finds the columns by their names; what is not there, or there twice, or in the output anyhow, is an error."""
+    names = [name.strip() for name in header]
+    key = _key(names, uri)
+    moment = _one(names, asked.as_of_column, "as_of_column", uri) if asked.as_of_column else None
+    if asked.keep_columns == (ALL,):
+        kept = [place for place, name in enumerate(names) if name and place != key]
+    else:
+        kept = [_one(names, name, "keep_columns", uri) for name in asked.keep_columns]
+    _refuse_clashes([names[place] for place in kept], uri)
+    return Chosen(tuple(names), key, moment, tuple(kept))
+
+
+def _key(names: list[str], uri: str) -> int:
+    if names.count(KEY) == 1:
+        return names.index(KEY)
+    if KEY in names:
+        raise PipelineError(f"{uri} has {names.count(KEY)} columns called {KEY}; which one is meant?")
+    if len(names) == 1 and parse_id(names[0]) is not None:
+        raise PipelineError(f"{uri} has no header: its first line must name the columns, one of them {KEY}")
+    raise PipelineError(f"{uri} has no column {KEY}; columns found (separated by commas): {_listed(names)}")
+
+
+def _one(names: list[str], name: str, parameter: str, uri: str) -> int:
+    if names.count(name) == 1:
+        return names.index(name)
+    found = "more than one column" if name in names else "no column"
+    raise PipelineError(f"{parameter}: {uri} has {found} {name[:40]!r}; columns found: {_listed(names)}")
+
+
+def _refuse_clashes(kept: list[str], uri: str) -> None:
+    if twice := sorted({name for name in kept if kept.count(name) > 1}):
+        raise PipelineError(f"keep_columns: {', '.join(twice)} would stand in the output twice; name each column once")
+    if taken := [name for name in kept if name in OUTPUT]:
+        raise PipelineError(
+            f"keep_columns: the output has a column of its own called {', '.join(taken)}; rename it in {uri}, or name "
+            "the columns to keep without it"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name[:40] for name in names[:20]) or "none"

@@ -1,0 +1,30 @@
+"""The loop on real parts, short: a feature drifts, an alert of Prometheus retrains, the next files are good again."""
+
+from pathlib import Path
+
+import httpx
+import loop
+from chronicle import chronicle
+from oracle import Compared
+from play import MODEL, first_training, play
+from weeks import World
+
+
+def test_a_drift_mends_itself_with_one_retraining(tmp_path: Path) -> None:
+    world = World(weeks=4, unit_from=2, concept_from=99)
+    with loop.staged(world, tmp_path) as (stage, _):
+        loop.history(stage.demo, world)
+        first_training(stage)
+        play(stage, lambda *_: None)
+        told = chronicle(stage, Compared([], []))
+        alias = f"{stage.demo.stack.mlflow}/api/2.0/mlflow/registered-models/alias"
+        champion = httpx.get(alias, params={"name": MODEL, "alias": "champion"}).json()["model_version"]["version"]
+        verified = loop.kfp_triggers(stage.demo, "verify")
+
+    assert [week.version for week in told.weeks] == [1, 1, 1, 2]  # week 3 was under way when the alert fired
+    assert [week.psi > loop.threshold() for week in told.weeks] == [False, True, True, False]
+    assert [week.accuracy > 0.76 for week in told.weeks] == [True, False, False, True]
+    assert [one.kind for one in told.happenings if one.kind != "held"] == ["alert", "retrain", "promoted"]
+    assert told.happenings[-1].text == "version 2 promoted (champion was 1)"
+    assert champion == "2"
+    assert verified[1] == 0, verified[0]
