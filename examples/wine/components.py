@@ -102,7 +102,6 @@ def evaluate_forest(
     import numpy as np
     import pyarrow.parquet as pq
     from sklearn.metrics import accuracy_score, confusion_matrix, roc_auc_score, roc_curve
-    from sklearn.preprocessing import label_binarize
 
     from pipelines.page import page, publish, table
     from pipelines.report import Step
@@ -112,7 +111,7 @@ def evaluate_forest(
         forest = mlflow.sklearn.load_model(model.path)
         truth, chances = frame[label].to_numpy(), forest.predict_proba(frame.drop(columns=label))
         said, names = forest.classes_[chances.argmax(axis=1)], [str(one) for one in forest.classes_]
-        flags = label_binarize(truth, classes=forest.classes_)
+        flags = np.stack([truth == one for one in forest.classes_], axis=1)
         figures = {"accuracy": float(accuracy_score(truth, said))}
         for place, name in enumerate(names):
             figures[f"auc_{name}"] = float(roc_auc_score(flags[:, place], chances[:, place]))

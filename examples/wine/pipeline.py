@@ -20,7 +20,7 @@ from components import evaluate_forest, fetch_wine, publish_model, train_forest
 from pipelines.compile import compile_pipelines
 from pipelines.components.deploy_model.component import deploy_model
 from pipelines.components.validate_data.component import validate_data
-from pipelines.placement import IMAGE, Placement
+from pipelines.placement import IMAGE, RETRIES, Placement
 
 NAME = "wine-training"
 
@@ -58,15 +58,17 @@ def wine_training(placement: Placement) -> dsl.base_component.BaseComponent:
             output_bucket=output_bucket,
             **told,
         )
-        for task in (data, validation, forest, quality, published):
+        for task in (data, published):
             placement.put(task)
+        for task in (validation, forest, quality):
+            placement.put(task, again=False)  # what ends one of these would end it again
         with dsl.If(deploy == True, name="serve"):  # noqa: E712 - KFP reads the comparison
             served = deploy_model(
                 model_name=model_name, model_version=published.outputs["Output"], model_alias="", service_name="",
                 namespace=namespace, serving_bucket="", runtime="", service_account="", min_replicas=1,
-                max_replicas=0, cpu="", memory="", timeout_seconds=900, force=False, **told,
+                max_replicas=0, cpu="", memory="", timeout_seconds=900, force=False, pipeline_name=NAME, **told,
             )  # fmt: skip
-            placement.put(served)
+            placement.put(served, again=False)
         return published.outputs["Output"]
 
     return pipeline
@@ -77,8 +79,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--image", default=IMAGE)
     parser.add_argument("--version", default="v1")
+    parser.add_argument("--retries", type=int, default=RETRIES, help="of a step that is lost; 0 for the local backend")
     chosen = parser.parse_args()
-    for path in compile_pipelines(chosen.out, Placement(chosen.image), chosen.version, {NAME: wine_training}):
+    for path in compile_pipelines(
+        chosen.out, Placement(chosen.image, retries=chosen.retries), chosen.version, {NAME: wine_training}
+    ):
         print(path)
 
 

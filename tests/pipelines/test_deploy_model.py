@@ -9,7 +9,9 @@ import mlflow
 import pytest
 from kserve import CRD, KServe
 from kubeapi import KubeApi, kube_api, manifests
-from kubernetes.dynamic.exceptions import NotFoundError
+from kubernetes.client import ApiException
+from kubernetes.dynamic import DynamicClient
+from kubernetes.dynamic.exceptions import NotFoundError, api_exception
 from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
@@ -131,6 +133,25 @@ class TestWithKServe:
 
         assert url
 
+    def test_an_api_that_gives_no_answer_for_a_while_rolls_nothing_back(
+        self, api: KubeApi, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, request = [], DynamicClient.request
+
+        def sometimes(self: DynamicClient, method: str, path: str, *rest: Any, **more: Any) -> Any:
+            if method == "get" and path.endswith("/inferenceservices/income") and namespace in path:
+                asked.append(path)
+                if len(asked) in (2, 3):  # the first is the look before anything is applied
+                    raise api_exception(ApiException(status=503, reason="Service Unavailable"))
+            return request(self, method, path, *rest, **more)
+
+        monkeypatch.setattr(DynamicClient, "request", sometimes)
+
+        url, _ = put(wanted(namespace, "1"))
+
+        assert url
+        assert uri_of(api, namespace) == "s3://models/income/1"
+
     def test_fields_of_another_manager_are_a_conflict_unless_forced(self, api: KubeApi, namespace: str) -> None:
         api.apply(inference_service(wanted(namespace, "theirs")))
 
@@ -201,6 +222,12 @@ def test_what_cannot_be_served_is_said_before_anything_is_applied(more: dict[str
 
     with pytest.raises(PipelineError, match=said):
         inference_service(Wanted(**(told | more)))
+
+
+@pytest.mark.parametrize("seconds", [0, 3_600])
+def test_a_time_out_that_the_step_does_not_outlive_is_refused(seconds: int) -> None:
+    with pytest.raises(PipelineError, match="must lie within 3300"):
+        Patience(seconds)
 
 
 def test_without_a_cluster_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

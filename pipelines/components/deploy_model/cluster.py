@@ -22,7 +22,12 @@ from pipelines.components.deploy_model.rollout import OF_SERVICE
 from pipelines.errors import PipelineError
 
 POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+TOO_MANY, SERVER = 429, 500
 INSTALL = "is KServe installed? https://kserve.github.io/website/docs/install"
+
+
+class Unanswered(PipelineError):
+    """The API gave no answer, or one that another time may be another: nothing is known of what was asked about."""
 
 
 class Cluster:
@@ -64,10 +69,11 @@ class Cluster:
 
     def deployments(self, name: str) -> Sequence[Manifest]:
         """What KServe made for it; none when they may not be seen."""
-        try:
-            found = self._deployments.get(namespace=self.namespace, label_selector=f"{OF_SERVICE}={name}")
-        except refused.ForbiddenError:
-            return ()
+        with self._explained("list", "deployments"):
+            try:
+                found = self._deployments.get(namespace=self.namespace, label_selector=f"{OF_SERVICE}={name}")
+            except refused.ForbiddenError:
+                return ()
         return [item.to_dict() for item in found.items]
 
     @contextmanager
@@ -92,11 +98,12 @@ class Cluster:
         except refused.UnauthorizedError as error:
             raise PipelineError("the Kubernetes API does not accept the step's credentials") from error
         except refused.DynamicApiError as error:
-            raise PipelineError(f"the Kubernetes API refuses to {verb} {what}: {_message(error)}") from error
+            kind = Unanswered if error.status == TOO_MANY or error.status >= SERVER else PipelineError
+            raise kind(f"the Kubernetes API refuses to {verb} {what}: {_message(error)}") from error
         except ConfigException as error:
             raise PipelineError("no cluster to serve on: the step is in no pod and has no KUBECONFIG") from error
         except HTTPError as error:
-            raise PipelineError(f"the Kubernetes API does not answer: {type(error).__name__}") from error
+            raise Unanswered(f"the Kubernetes API does not answer: {type(error).__name__}") from error
 
 
 def _configuration() -> client.Configuration:

@@ -23,6 +23,7 @@ def deploy_model(
     force: bool,
     run_key: str,
     report_uri: str,
+    pipeline_name: str = "income-deploy",
 ) -> str:
     """One version of a registered model, served by KServe; returns its address, "" when a later one is served."""
     from pipelines.components.deploy_model.cluster import Cluster
@@ -31,7 +32,8 @@ def deploy_model(
     from pipelines.components.deploy_model.manifest import Wanted
     from pipelines.report import Step
 
-    with Step("income-deploy.deploy_model", run_key, report_uri) as step:
+    with Step(f"{pipeline_name}.deploy_model", run_key, report_uri) as step:
+        patience = Patience(timeout_seconds, force)
         if later := superseded(model_name, model_version, model_alias):
             step.facts["superseded"] = later
             print(f"{model_alias} is version {later} by now: nothing is deployed")
@@ -50,4 +52,4 @@ def deploy_model(
             cpu=cpu,
             memory=memory,
         )
-        return deploy(cluster, wanted, Patience(timeout_seconds, force), step)
+        return deploy(cluster, wanted, patience, step)

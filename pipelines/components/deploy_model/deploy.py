@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.components.deploy_model.cluster import Cluster
+from pipelines.components.deploy_model.cluster import Cluster, Unanswered
 from pipelines.components.deploy_model.manifest import MODEL, Manifest, Wanted, earlier, inference_service
 from pipelines.components.deploy_model.rollout import Look, judge
 from pipelines.errors import PipelineError
 from pipelines.report import Dataset, Step
 
 EVERY = 2.0  # seconds between two looks
+AT_MOST = 3_300  # seconds
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Patience:
 
     timeout: float  #: seconds
     force: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout <= AT_MOST:
+            raise PipelineError(
+                f"timeout_seconds is {self.timeout:g}, and must lie within {AT_MOST}: the step itself has an hour, and "
+                "one that is killed rolls nothing back"
+            )
 
 
 def deploy(cluster: Cluster, wanted: Wanted, patience: Patience, step: Step) -> str:
@@ -43,14 +51,11 @@ def deploy(cluster: Cluster, wanted: Wanted, patience: Patience, step: Step) -> 
 
 
 def _waited(cluster: Cluster, wanted: Wanted, timeout: float) -> Look:
-    """Looks until it is ready; tells each change on the way."""
+    """Looks until it is ready; tells each change on the way. A look that the API did not answer is one to repeat."""
     began, told = time.monotonic(), ""
     while True:
         waited = time.monotonic() - began
-        service = cluster.read(wanted.service)
-        if service is None:
-            raise PipelineError(f"somebody deleted the InferenceService {wanted.service} while it was rolled out")
-        look = judge(service, cluster.deployments(wanted.service), wanted.storage_uri, waited)
+        look = _look(cluster, wanted, waited)
         if look.detail != told:
             print(f"{waited:5.0f} s  {'ready: ' if look.ready else ''}{look.detail}", flush=True)
             told = look.detail
@@ -61,6 +66,16 @@ def _waited(cluster: Cluster, wanted: Wanted, timeout: float) -> Look:
         if waited > timeout:
             raise PipelineError(f"{wanted.model} was not ready within {timeout:g} s: {look.detail}")
         time.sleep(EVERY)
+
+
+def _look(cluster: Cluster, wanted: Wanted, waited: float) -> Look:
+    try:
+        service = cluster.read(wanted.service)
+        if service is None:
+            raise PipelineError(f"somebody deleted the InferenceService {wanted.service} while it was rolled out")
+        return judge(service, cluster.deployments(wanted.service), wanted.storage_uri, waited)
+    except Unanswered as error:
+        return Look(ready=False, failed=False, detail=str(error))
 
 
 def _roll_back(cluster: Cluster, wanted: Wanted, before: Manifest | None, error: BaseException) -> str:
