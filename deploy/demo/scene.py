@@ -159,7 +159,7 @@ def people(demo: Demo) -> None:
         raise Failed(f"the people could not be made:\n{done.stderr}")
     store = client(demo.s3)
     labels = store.get_object("feature-store", "labels.parquet").read()
-    store.put_object("labels", "income.parquet", io.BytesIO(labels), len(labels))
+    store.put_object("labels", "income/history.parquet", io.BytesIO(labels), len(labels))
 
 
 def push(demo: Demo, version: str, message: str) -> str:

@@ -183,7 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="1", help="numbers, by commas: a world each")
     parser.add_argument("--drift", choices=("both", "none"), default="both")
-    parser.add_argument("--weeks", type=int, help="how many files; else 16, or 20 without changes")
+    parser.add_argument("--weeks", type=int, help="how many files; else 14, or 20 without changes")
     parser.add_argument("--out", type=Path, default=Path("demo-loop"), help="where the picture goes")
     parser.add_argument("--stay", action="store_true", help="keep the last world up and print the addresses")
     chosen = parser.parse_args()

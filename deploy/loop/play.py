@@ -63,12 +63,15 @@ class Stage:
                 self.scored[week] = run
         return self.scored
 
-    def all_learned(self) -> bool:
-        """Whether the labels of every week that came have been held against its predictions."""
-        runs = self.demo.runs(LEARN)
-        if failed := [run for run in runs if run["state"] in ("failed", "dead", "cancelled")]:
-            raise Failed(f"run {failed[0]['run_key']} of {LEARN} {failed[0]['state']}: {failed[0]['error']}")
-        return sum(bool(run["recorded_at"]) for run in runs) == len(self.scored)
+    def learned(self, week: int) -> Mapping[str, Any] | None:
+        """The run that held a week's labels against its predictions, once it is recorded."""
+        self.land()
+        for run in self.demo.runs(LEARN):
+            if run["params"]["labels_uri"].endswith(labels_key(week)):
+                if run["state"] in ("failed", "dead", "cancelled"):
+                    raise Failed(f"run {run['run_key']} of {LEARN} {run['state']}: {run['error']}")
+                return run if run["recorded_at"] else None
+        return None
 
     def _measured(self, week: int, run: Mapping[str, Any]) -> float:
         """Counted here, by hand as it were; the service's own figure comes later and must be the same."""
@@ -77,9 +80,11 @@ class Stage:
         true = self.world.people(week)["income"].tolist()
         return sum(one == other for one, other in zip(found, true, strict=True)) / len(true)
 
-    def settle(self, since: float) -> None:
-        """Wait until Prometheus has looked after this moment, and until what came of it is over."""
-        wanted = f'kfp_triggers_observed_at_seconds{{model="{MODEL}",kind="drift"}} >= {since:.3f}'
+    def settle(self, week: int) -> None:
+        """Wait until all that can be known of a week is, and until what came of it is over."""
+        run = self.demo.until(lambda: self.learned(week), f"what the labels of week {week} say")
+        since = datetime.fromisoformat(run["recorded_at"]).timestamp() - INTERVAL
+        wanted = f'kfp_triggers_observed_at_seconds{{model="{MODEL}",kind="quality"}} >= {since:.3f}'
         self.demo.until(lambda: self._asked("query", query=wanted)["result"], "Prometheus' look at the week")
         time.sleep(1.5 * INTERVAL)  # for the rules, which it evaluates as often as it looks
         self.demo.until(self._calm, "the end of what an alert began")
@@ -142,9 +147,8 @@ def play(stage: Stage, tell: Callable[[int, Mapping[str, Any]], None]) -> None:
     """All weeks; `tell` is given each with its run when it is over."""
     for week in _two_at_a_time(stage):
         run = stage.end(week)
-        stage.settle(datetime.fromisoformat(run["recorded_at"]).timestamp() - INTERVAL)
+        stage.settle(week)
         tell(week, run)
-    stage.demo.until(stage.all_learned, "what the last labels say")
 
 
 def _two_at_a_time(stage: Stage) -> Iterator[int]:

@@ -129,7 +129,7 @@ def test_each_row_may_have_its_own_moment_and_columns_of_the_file_pass_by(
     }
     found, step = asked(pa.table(columns), "2001-01-01T00:00:00Z", tmp_path)
     assert found["status"].tolist() == ["expired", "ok", "invalid", "expired", "ok"]
-    assert list(found)[:5] == ["line", "user_id", "status", "campaign", "age"]
+    assert list(found)[:6] == ["line", "user_id", "status", "(as_of)", "campaign", "age"]  # for feedback
     assert found["campaign"].tolist() == ["a", "b", "c", "d", "e"]
     assert step.facts["own_moments"] is True
 

@@ -4,7 +4,7 @@ Every reader hands its rows over as the same table: `line` and `user_id`, then, 
 moment of each row and the columns to keep. The names are the file's own, white space around them cut off.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,6 +13,9 @@ from pipelines.components.read_data.ids import parse_id
 from pipelines.errors import PipelineError
 from pipelines.requested import ALL, AS_OF, KEY, LINE, OUTPUT
 
+ROWS, TEXT = 200_000, 32 * 1024 * 1024  #: of a chunk at most: rows, and characters in them
+
+Row = tuple[int, Sequence[str | None]]  #: the line it starts on, and its texts at the places that are used
 Column = Callable[[int], pa.Array]  #: the values of the file's column at that place
 
 
@@ -42,6 +45,20 @@ class Chosen:
         """Requested rows in the one shape."""
         made = {LINE: lines, KEY: ids} | ({} if moments is None else {AS_OF: moments})
         return pa.table(made | {self.names[place]: column(place) for place in self.kept})
+
+
+def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """The rows, many at a time: what bounds the memory, however wide they are."""
+    chunk: list[Row] = []
+    size = 0
+    for row in rows:
+        chunk.append(row)
+        size += sum(len(text) for text in row[1] if text)
+        if len(chunk) >= ROWS or size >= TEXT:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def choose(header: Sequence[str], asked: Asked, uri: str) -> Chosen:

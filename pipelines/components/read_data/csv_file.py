@@ -14,7 +14,6 @@ import csv
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import BinaryIO, Self
 
 import numpy as np
@@ -22,13 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow
 
-from pipelines.components.read_data.columns import Asked, Chosen, choose
+from pipelines.components.read_data.columns import Asked, Chosen, choose, chunks
 from pipelines.components.read_data.ids import parse_ids, plain_digits
 from pipelines.components.read_data.moments import parse_moments
 from pipelines.errors import PipelineError
 
 BLOCK = 4 * 1024 * 1024
-ROWS = 200_000  #: of a table made by the csv module
 LONGEST = 128 * 1024  #: characters of a field: the csv module's own limit
 MARK = b"\xef\xbb\xbf"
 
@@ -149,16 +147,19 @@ def _plain(block: bytes, *, blank_lines: bool) -> bool:
 
 def _strict(stream: BinaryIO, line: int, chosen: Chosen, uri: str) -> Iterator[pa.Table]:
     """The stream from where it stands, which is the start of `line`, by the csv module."""
+    used = chosen.used
     with _Lines(stream) as lines:
-        records = _records(lines, line)
+        found = chunks(
+            (start, [record[place] if place < len(record) else None for place in used])
+            for start, record in _records(lines, line)
+        )
         while True:
             with _explained(uri, lines, line - 1):
-                chunk = list(islice(records, ROWS))
-            if not chunk:
+                chunk = next(found, None)
+            if chunk is None:
                 return
             columns = {
-                place: pa.array([record[place] if place < len(record) else None for _, record in chunk], pa.string())
-                for place in chosen.used
+                place: pa.array([texts[number] for _, texts in chunk], pa.string()) for number, place in enumerate(used)
             }
             yield _table(pa.array([start for start, _ in chunk], pa.int64()), columns, chosen)
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pipelines.components.read_data import csv_file, json_lines, parquet_file
 from pipelines.components.read_data.columns import Asked
 from pipelines.errors import PipelineError
-from pipelines.requested import AS_OF, KEY
+from pipelines.requested import AS_OF, KEY, between_steps
 
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 SUFFIXES = {".parquet": "Parquet", ".pq": "Parquet", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines"}
@@ -90,7 +90,7 @@ def _write(tables: Iterator[pa.Table], path: Path) -> tuple[int, int]:
     writer: pq.ParquetWriter | None = None
     try:
         for table in tables:
-            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+            writer = writer or between_steps(path, table.schema)
             writer.write_table(table)
             rows += table.num_rows
             lacking = table.select([name for name in (KEY, AS_OF) if name in table.column_names]).drop_null()

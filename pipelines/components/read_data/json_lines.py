@@ -7,18 +7,17 @@ other value as JSON writes it. With `["*"]` they are those of the first line.
 
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipelines.components.read_data.columns import Asked, Chosen, choose
+from pipelines.components.read_data.columns import Asked, Chosen, Row, choose, chunks
 from pipelines.components.read_data.ids import parse_ids
 from pipelines.components.read_data.moments import parse_moments
 from pipelines.errors import PipelineError
 from pipelines.requested import ALL
 
-ROWS = 200_000
 LONGEST = 16 * 1024 * 1024  #: bytes of a line
 Record = dict[str, Any]
 
@@ -27,16 +26,14 @@ def requested(stream: BinaryIO, asked: Asked, uri: str) -> Iterator[pa.Table]:
     """The requested rows, a table at a time."""
     stream.seek(0)
     records = _records(stream, uri)
-    chunk = list(islice(records, ROWS))
-    if not chunk:
+    first = next(records, None)
+    if first is None:
         raise PipelineError(f"{uri} has no data rows")
-    chosen = choose(list(chunk[0][1]), asked, uri)
+    chosen = choose([_encodable(name) for name in first[1]], asked, uri)
     every = set(chosen.names) if asked.keep_columns == (ALL,) else None
-    while chunk:
-        if every is not None:
-            _refuse_new(chunk, every, uri)
+    rows = (_row(line, record, chosen, every, uri) for line, record in chain([first], records))
+    for chunk in chunks(rows):
         yield _table(chunk, chosen)
-        chunk = list(islice(records, ROWS))
 
 
 def _records(stream: BinaryIO, uri: str) -> Iterator[tuple[int, Record]]:
@@ -56,32 +53,42 @@ def _records(stream: BinaryIO, uri: str) -> Iterator[tuple[int, Record]]:
             yield line, record
 
 
-def _refuse_new(chunk: list[tuple[int, Record]], every: set[str], uri: str) -> None:
-    for line, record in chunk:
-        if new := record.keys() - every:
-            raise PipelineError(
-                f"{uri} has {', '.join(sorted(new))[:200]} at line {line}, which its first line lacks: name the "
-                "columns to keep in keep_columns"
-            )
+def _row(line: int, record: Record, chosen: Chosen, every: set[str] | None, uri: str) -> Row:
+    """The texts that are used; with `["*"]` a name that the first line lacks is an error, for its values would go."""
+    if every is not None and (new := {_encodable(name) for name in record} - every):
+        raise PipelineError(
+            f"{uri} has {', '.join(sorted(new))[:200]} at line {line}, which its first line lacks: name the "
+            "columns to keep in keep_columns"
+        )
+    values = {_encodable(name): value for name, value in record.items()}
+    return line, [
+        (_id if place in (chosen.key, chosen.moment) else _text)(values.get(chosen.names[place]))
+        for place in chosen.used
+    ]
 
 
-def _table(chunk: list[tuple[int, Record]], chosen: Chosen) -> pa.Table:
-    def column(place: int) -> pa.Array:
-        return pa.array([_text(record.get(chosen.names[place])) for _, record in chunk], pa.string())
-
-    ids = parse_ids(pa.array([_id(record.get(chosen.names[chosen.key])) for _, record in chunk], pa.string()))
-    moments = None
-    if chosen.moment is not None:
-        name = chosen.names[chosen.moment]
-        texts = [record.get(name) for _, record in chunk]
-        moments = parse_moments(pa.array([text if isinstance(text, str) else None for text in texts], pa.string()))
-    return chosen.table(pa.array([line for line, _ in chunk], pa.int64()), ids, moments, column)
+def _table(chunk: list[Row], chosen: Chosen) -> pa.Table:
+    columns = {
+        place: pa.array([texts[number] for _, texts in chunk], pa.string()) for number, place in enumerate(chosen.used)
+    }
+    moments = None if chosen.moment is None else parse_moments(columns[chosen.moment])
+    lines = pa.array([line for line, _ in chunk], pa.int64())
+    return chosen.table(lines, parse_ids(columns[chosen.key]), moments, columns.__getitem__)
 
 
 def _id(value: object) -> str | None:
     """`42` and `"42"`; `42.0` is a float, whose last digits may be lost, and `true` is no number."""
-    return value if isinstance(value, str) else str(value) if type(value) is int else None
+    if isinstance(value, str):
+        return _encodable(value)
+    return str(value) if type(value) is int else None
 
 
 def _text(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if value is None:
+        return None
+    return _encodable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _encodable(text: str) -> str:
+    """JSON may hold half of a surrogate pair, which no UTF-8 text can: it becomes a question mark."""
+    return text if text.isascii() else text.encode(errors="replace").decode()

@@ -35,11 +35,12 @@ from pipelines.feature_store import (
 )
 from pipelines.instant import parse_instant
 from pipelines.report import Step
-from pipelines.requested import AS_OF, KEY, LINE, STATUS, regrouped, rows_between, span
+from pipelines.requested import AS_OF, KEY, LINE, STATUS, between_steps, regrouped, rows_between, span
 from pipelines.storage import ObjectRef
 
 CHUNK = 1_000_000  # rows asked of Feast at once, each time a pass over the sources: what bounds the memory
 STATUSES = ("ok", "unknown", "expired", "invalid")
+OK, UNKNOWN, EXPIRED = range(3)
 FEATURES = b"kfp_triggers.features"  #: in the output's schema: a JSON list of which columns are features
 
 
@@ -77,7 +78,7 @@ def retrieve(
             counts.update(_counted(rows.column(STATUS)))
             counts["incomplete"] += int(np.sum(live)) - _counted(rows.column(STATUS)).get("ok", 0)
             summary.add((rows if live.all() else rows.filter(pa.array(live))).select(list(wanted.names)))
-            writer = writer or open_files.enter_context(pq.ParquetWriter(paths[1], rows.schema, compression="zstd"))
+            writer = writer or open_files.enter_context(between_steps(Path(paths[1]), rows.schema))
             writer.write_table(rows)
     incomplete, total = counts.pop("incomplete"), counts.total()
     step.facts |= {
@@ -97,13 +98,14 @@ def features_of(requested: pa.Table, store: FeatureStore, wanted: Wanted, as_of:
     lacking = np.flatnonzero(~whole)
     seen, live = np.ones(len(whole), bool), np.ones(len(whole), bool)
     seen[lacking], live[lacking] = sightings(store, wanted, entities.take(pa.array(lacking)))
-    status = pa.array(np.where(~seen, "unknown", np.where(~live, "expired", np.where(whole, "ok", "unknown"))))
+    numbers = np.where(~seen, UNKNOWN, np.where(~live, EXPIRED, np.where(whole, OK, UNKNOWN)))
+    status = pa.array(STATUSES).take(pa.array(numbers))
     live = seen & live
     if places is not None:
         status = pc.fill_null(status.take(places), "invalid")
         features = features.take(places)
         live = pc.fill_null(pa.array(live).take(places), False).to_numpy(zero_copy_only=False)
-    kept = [name for name in requested.column_names if name not in (LINE, KEY, AS_OF)]
+    kept = [name for name in requested.column_names if name not in (LINE, KEY)]  # a row's own moment too: feedback asks
     columns = {LINE: requested.column(LINE), KEY: requested.column(KEY), STATUS: status}
     columns |= {name: requested.column(name) for name in kept}
     columns |= {name: features.column(name) for name in wanted.names}

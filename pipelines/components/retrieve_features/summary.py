@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -37,16 +38,17 @@ class _Numbers:
     def add(self, column: pa.ChunkedArray) -> None:
         """Means and squares of two parts put together (Chan et al. 1979): stable where a sum of squares is not."""
         self.rows += len(column)
-        values = pc.cast(column, pa.float64()).drop_null()
-        values = values.filter(pc.is_finite(values))
+        values = pc.cast(column, pa.float64()).drop_null().to_numpy()
+        if not (finite := np.isfinite(values)).all():
+            values = values[finite]
         if not (count := len(values)):
             return
-        mean, squares = pc.mean(values).as_py(), pc.variance(values).as_py() * count
+        mean = float(values.mean())
         total, apart = self.count + count, mean - self.mean
-        self.squares += squares + apart**2 * self.count * count / total
+        self.squares += float(np.square(values - mean).sum()) + apart**2 * self.count * count / total
         self.mean += apart * count / total
         self.count = total
-        self.least, self.most = min(self.least, pc.min(values).as_py()), max(self.most, pc.max(values).as_py())
+        self.least, self.most = min(self.least, float(values.min())), max(self.most, float(values.max()))
 
     def figures(self) -> dict[str, Any]:
         known = (

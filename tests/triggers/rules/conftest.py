@@ -77,7 +77,7 @@ _COMMON = {"feature_store_bucket_name": "STRING", "feature_store_config_file_nam
 _OURS = {"as_of": "STRING", "run_key": "STRING", "report_uri": "STRING"}
 PIPELINES: Mapping[str, Inputs] = {
     "income-batch-inference@v1": _inputs(
-        optional=("entity_df_etag",),
+        optional=("entity_df_etag", "model_type"),
         entity_df_bucket="STRING",
         entity_df_filename="STRING",
         entity_df_version="STRING",
@@ -91,6 +91,8 @@ PIPELINES: Mapping[str, Inputs] = {
         **_OURS,
     ),
     "income-training@v1": _inputs(
+        optional=("since", "newest"),
+        newest="NUMBER_INTEGER",
         repository="STRING",
         revision="STRING",
         labels_uri="STRING",

@@ -89,7 +89,6 @@ def test_the_story_of_a_dropped_file(shipped: RuleSet, candidate: Candidates, pu
             "feature_list": ["income_v1"],
             "model_name": "income-classifier",
             "model_version": 7,
-            "model_type": "sklearn",
             "output_bucket": "predictions",
             "output_file_name": output,
         },
@@ -105,12 +104,20 @@ def test_the_story_of_a_drift_alert(shipped: RuleSet, candidate: Candidates, put
     labels = {"alertname": "FeatureDrift", "model": "income-classifier", "feature": "age"}
     fired = candidate("alert.firing", labels=labels)
     assert plan(rule, fired)["code"] == GitHead(source="model-repo", repository="acme/income-model", branch="main")
-    params = put(rule, fired, last_success=datetime(2026, 11, 1, tzinfo=UTC)).params
+    params = put(rule, fired).params
     assert params["reason"] == "drift of age"
-    assert params["since"] == "2026-11-01T00:00:00.000000Z"
+    assert (params["labels_uri"], params["newest"]) == ("s3://labels/income/", 500_000)
     assert (params["repository"], params["revision"]) == (LOOKUPS["code"]["url"], "a" * 40)
     assert put(rule, candidate("alert.firing", labels={})).params["reason"] == "drift of unknown"
-    assert put(rule, fired).params["since"] == ""
+
+
+def test_a_rule_knows_when_it_last_succeeded(load: Callable[..., Any], candidate: Candidates, put: Any) -> None:
+    text = "{pipeline: every-type@v1, params: {text: '${rule.last_success}'}}"
+    trigger = "{source: uploads, event: object.created}"
+    rule = load(f"apiVersion: kfp-triggers/v1\nrules:\n  one: {{trigger: {trigger}, run: {text}}}\n")[0].rules["one"]
+    assert put(rule, candidate()).params["text"] == ""
+    then = put(rule, candidate(), last_success=datetime(2026, 11, 1, tzinfo=UTC))
+    assert then.params["text"] == "2026-11-01T00:00:00.000000Z"
 
 
 def test_a_versioned_object_is_read_in_its_version(shipped: RuleSet, candidate: Candidates) -> None:
