@@ -41,6 +41,9 @@ VERSIONS = {
 } | dict.fromkeys(("ServiceAccount", "Service", "PersistentVolumeClaim"), "v1")
 
 
+NAMES = {"kfp-triggers", "kfp-triggers-data", "kfp-triggers-serving"}
+
+
 def documents(file: Path) -> list[Any]:
     return [one for one in yaml.safe_load_all(file.read_text()) if one]
 
@@ -72,7 +75,7 @@ def test_every_document_has_its_version_kind_and_name() -> None:
         for one in documents(file):
             assert one["apiVersion"] == VERSIONS[one["kind"]], file
             named = one.get("metadata", {}).get("name")
-            assert file.name == "kustomization.yaml" or named in {"kfp-triggers", "kfp-triggers-data"}, file
+            assert file.name == "kustomization.yaml" or named in NAMES, file
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: str(folder.relative_to(FOLDER)))
@@ -209,8 +212,9 @@ def test_kubernetes_own_variables_of_our_service_are_no_settings(monkeypatch: py
 
 
 def test_the_role_is_bound_to_the_account_by_its_name() -> None:
-    (binding,) = [one for one in OBJECTS if one["kind"] == "RoleBinding"]
-    assert {binding["roleRef"]["name"]} == names("Role")
+    bindings = {one["metadata"]["name"]: one for one in OBJECTS if one["kind"] == "RoleBinding"}
+    assert {one["roleRef"]["name"] for one in bindings.values()} == names("Role") == set(bindings)
+    binding = bindings["kfp-triggers"]
     (subject,) = binding["subjects"]
     overlay = KUSTOMIZATIONS[FOLDER / "overlays/example/service"]
     assert (subject["kind"], {subject["name"]}) == ("ServiceAccount", names("ServiceAccount"))

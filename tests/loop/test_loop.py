@@ -34,7 +34,7 @@ def psi(world: World, before: int, after: int) -> dict[str, float]:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_change_of_unit_is_unmistakable_and_nothing_else_comes_near_the_alert(seed: int) -> None:
     world = World(seed=seed)
-    calm, changed, concept = psi(world, 0, 5), psi(world, 5, 6), psi(world, 6, 11)
+    calm, changed, concept = psi(world, 0, 4), psi(world, 4, 5), psi(world, 5, 10)
     assert max(calm.values()) < threshold() / 4
     assert changed.pop("hours_per_week") > 4 * threshold()
     assert max(changed.values()) < threshold() / 4
@@ -73,7 +73,7 @@ def test_both_changes_hurt_a_model_that_is_never_retrained_and_the_oracle_recove
 @pytest.fixture(scope="module")
 def told() -> Chronicle:
     """A loop that did well: two retrainings, each promoted, and as good as the oracle."""
-    world = World(weeks=16)
+    world = World(weeks=16, unit_from=6, concept_from=11)
     accuracy = [0.84] * 5 + [0.28, 0.28] + [0.83] * 3 + [0.7, 0.7] + [0.82] * 4
     versions = [1] * 7 + [2] * 5 + [3] * 4
     weeks = [
@@ -123,3 +123,9 @@ def test_the_picture_and_its_page_tell_it_all_and_need_nothing_from_elsewhere(to
     assert "<script" not in page
     again, _ = picture.draw(told, found, threshold(), tmp_path)
     assert again.read_bytes() == png.read_bytes()
+
+
+def test_the_picture_of_a_calm_world_says_that_nothing_was_done(told: Chronicle, tmp_path: Path) -> None:
+    calm = replace(told, world=World(changes=False), happenings=[])
+    _, html = picture.draw(calm, findings(calm), threshold(), tmp_path)
+    assert "Nothing: no alert fired." in html.read_text()

@@ -3,6 +3,7 @@
 import math
 import secrets
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from sklearn import metrics
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from pipelines.components.compare_models.account import account
-from pipelines.components.compare_models.compare import Candidate, compare
+from pipelines.components.compare_models.compare import Candidate, _against, compare, scored
 from pipelines.components.compare_models.figures import METRICS, Scored, interval, value
 from pipelines.components.compare_models.rule import Rule
 from pipelines.components.compare_models.verdict import Part, judge, judged_part
@@ -23,6 +27,8 @@ from pipelines.components.register_model import registry
 from pipelines.components.train_model.fit import fit, save
 from pipelines.components.train_model.repository import Repository
 from pipelines.errors import PipelineError
+from pipelines.registered_model import load_folder
+from pipelines.registry_errors import Unreachable
 from pipelines.report import Step
 
 DRAW = np.random.default_rng(7)
@@ -30,6 +36,7 @@ TRUTH = DRAW.random(400) < 0.3
 CLOSE = np.clip(TRUTH * 0.4 + DRAW.random(400) * 0.6, 0, 1).round(2)  # rounded: ties
 GUESS = DRAW.random(400).round(2)
 GOOD, BAD = Scored(TRUTH, CLOSE), Scored(TRUTH, GUESS)
+NOBODY = "http://127.0.0.1:9"  # there
 SAME_ROWS = np.array([0, 2, 1, 1, 0, 3] * 66 + [1] * 4)
 
 SKLEARN: dict[str, Callable[..., float]] = {
@@ -156,19 +163,19 @@ def hold_out(tmp_path: Path) -> str:
 
 @pytest.fixture
 def model(mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Candidate]:
-    """Registers a version of one model: good or a guess, of the given features. The first becomes the champion."""
+    """Registers a version of one model: good or a guess, of the given features. With `auto` the first is champion."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     name = f"m-{secrets.token_hex(4)}"
 
-    def make(good: bool, features: pa.Table = FEATURES) -> Candidate:
+    def make(good: bool, features: pa.Table = FEATURES, mode: str = "auto", estimator: Any = None, **more: str) -> Candidate:
         folder = tmp_path / secrets.token_hex(4)
         folder.mkdir()
         labels = INCOME if good else np.random.default_rng(5).permutation(INCOME)
-        fitted = fit(LogisticRegression(), features, labels)
+        fitted = fit(estimator or LogisticRegression(), features, labels)
         save(fitted, features.schema, Repository(tmp_path, {}, fitted, (), ()), folder / "model")
-        tags = {"run_key": folder.name, "repository": "/srv/m.git", "commit": "abc"}
+        tags = {"run_key": folder.name, "repository": "/srv/m.git", "commit": "abc"} | more
         one = registry.Candidate(folder / "model", name, {}, tags)
-        return Candidate(name, registry.register(one, Step("p.c", "k", "")), str(folder / "model"))
+        return Candidate(name, registry.register(one, Step("p.c", "k", ""), mode), str(folder / "model"))
 
     return make
 
@@ -201,15 +208,104 @@ def test_a_repeated_gate_says_the_same(model: Callable[..., Candidate], hold_out
     assert first[0]["verdict"] == "refuse"
 
 
-@pytest.mark.parametrize("crowned", [True, False])
-def test_without_another_champion_the_verdict_is_first(
-    crowned: bool, model: Callable[..., Candidate], hold_out: str, tmp_path: Path
+@pytest.mark.parametrize(("mode", "word"), [("auto", "first"), ("approve", "ask"), ("never", "never")])
+def test_without_a_champion_the_verdict_is_first_only_where_the_candidate_was_crowned(
+    mode: str, word: str, model: Callable[..., Candidate], hold_out: str, tmp_path: Path
+) -> None:
+    candidate = model(good=True, mode=mode)
+    assert ("champion" in MlflowClient().get_registered_model(candidate.name).aliases) == (word == "first")
+    verdict, _ = gate(candidate, hold_out, tmp_path, Rule(mode=mode))
+    assert (verdict["verdict"], verdict["champion"], verdict["champion_value"]) == (word, 0, None)
+
+
+def test_a_champion_whose_alias_was_taken_away_meanwhile_is_a_person_s_to_name(
+    model: Callable[..., Candidate], hold_out: str, tmp_path: Path
 ) -> None:
     candidate = model(good=True)
-    if not crowned:
-        MlflowClient().delete_registered_model_alias(candidate.name, "champion")
-    verdict, _ = gate(candidate, hold_out, tmp_path)
-    assert (verdict["verdict"], verdict["champion"], verdict["champion_value"]) == ("first", 0, None)
+    MlflowClient().delete_registered_model_alias(candidate.name, "champion")
+    assert gate(candidate, hold_out, tmp_path)[0]["verdict"] == "ask"
+
+
+def moment(row: int) -> str:
+    """The hold-out's so-and-so-many-th, from 0."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row)).isoformat()
+
+
+def test_a_champion_is_judged_only_on_what_came_after_its_training(
+    model: Callable[..., Candidate], hold_out: str, tmp_path: Path
+) -> None:
+    model(good=True, trained_until=moment(99))
+    candidate = model(good=True)
+    verdict, _ = gate(candidate, hold_out, tmp_path, Rule(slices=("job",)))
+    alone = pq.read_table(hold_out).slice(100)
+    expected = value(METRICS["auc"], scored(load_folder(candidate.folder), alone, ""))
+    assert (verdict["rows"], [one["rows"] for one in verdict["slices"]]) == (200, [66, 67, 67])
+    assert verdict["candidate_value"] == verdict["champion_value"] == expected
+    assert verdict["reasons"][-1].startswith("compared on what the champion was not fitted on: 200 of the hold-out's")
+
+
+@pytest.mark.parametrize(
+    ("until", "word", "rows", "reason"),
+    [
+        pytest.param(moment(-1), "promote", 300, "", id="trained_before_all"),
+        pytest.param("", "promote", 300, "the champion has no tag trained_until", id="an_old_version"),
+        pytest.param(moment(199), "promote", 100, "100 of the hold-out's 300", id="enough"),
+        pytest.param(moment(200), "ask", 300, "only 99 of the hold-out's 300 rows are later than 1970", id="too_few"),
+        pytest.param(moment(300), "ask", 300, "only 0 of the hold-out's 300 rows are later than 1970", id="none"),
+        pytest.param("yesterday", "ask", 300, "trained_until is not an RFC 3339 time", id="no_moment"),
+    ],
+)
+def test_rows_that_the_champion_was_fitted_on_decide_nothing(
+    until: str, word: str, rows: int, reason: str, model: Callable[..., Candidate], hold_out: str, tmp_path: Path
+) -> None:
+    model(good=False, trained_until=until)
+    verdict, _ = gate(model(good=True), hold_out, tmp_path)
+    assert (verdict["verdict"], verdict["rows"]) == (word, rows)
+    assert reason in verdict["reasons"][-1]
+
+
+def test_new_rows_of_one_class_decide_nothing(
+    model: Callable[..., Candidate], hold_out: str, tmp_path: Path
+) -> None:
+    table = pq.read_table(hold_out)
+    high = pa.array(np.where(np.arange(ROWS) < 100, INCOME, ">50K"))
+    pq.write_table(table.set_column(table.column_names.index("income"), "income", high), hold_out)
+    model(good=False, trained_until=moment(99))
+    verdict, _ = gate(model(good=True), hold_out, tmp_path, Rule("accuracy"))
+    assert verdict["verdict"] == "ask"
+    assert "of both classes" in verdict["reasons"][0]
+
+
+def test_a_champion_that_breaks_on_a_row_is_put_to_a_person_and_the_row_is_not_told(
+    model: Callable[..., Candidate], hold_out: str, tmp_path: Path
+) -> None:
+    strict = make_pipeline(
+        ColumnTransformer([("job", OneHotEncoder(handle_unknown="error"), ["job"])]), LogisticRegression()
+    )
+    taught = FEATURES.set_column(1, "job", pa.array(["a", "b", "b"] * 100))
+    model(good=True, features=taught, estimator=strict)
+    verdict, page = gate(model(good=True), hold_out, tmp_path)
+    assert verdict["verdict"] == "ask"
+    assert verdict["reasons"][0].endswith("/1 ended with ValueError on the hold-out")
+    assert "categor" not in page
+
+
+@pytest.mark.parametrize("asked", ["the registry", "its store"])
+def test_a_registry_that_does_not_answer_is_an_error_and_no_question(
+    asked: str, model: Callable[..., Candidate], hold_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model(good=True)
+    candidate = model(good=True)
+    table = pq.read_table(hold_out)
+    ours = scored(load_folder(candidate.folder), table, "")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    if asked == "the registry":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    else:
+        run = MlflowClient().get_model_version(candidate.name, "1").run_id
+        bare = f"s3://mlflow/{run}"  # noqa
+    with pytest.raises(Unreachable):
+        _against(1, candidate.name, ours, table, Rule())
 
 
 def test_a_champion_of_fewer_features_is_compared_with_on_its_own(

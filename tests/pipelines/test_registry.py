@@ -53,6 +53,12 @@ def test_the_first_version_is_champion_and_the_second_is_not(candidate: Candidat
     assert MlflowClient().get_model_version_by_alias(candidate.name, "champion").version == "1"
 
 
+@pytest.mark.parametrize("promotion", ["approve", "never"])
+def test_a_model_whose_rule_does_not_promote_gets_no_champion(promotion: str, candidate: Candidate) -> None:
+    assert register(candidate, Step("p.c", "k1", ""), promotion) == 1
+    assert MlflowClient().get_registered_model(candidate.name).aliases == {}
+
+
 def test_a_version_carries_its_tags_its_metrics_and_a_loadable_model(candidate: Candidate) -> None:
     register(candidate, Step("p.c", "k1", ""))
     version = MlflowClient().get_model_version(candidate.name, "1")

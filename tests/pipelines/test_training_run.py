@@ -81,6 +81,7 @@ def test_a_version_says_where_it_comes_from_and_that_its_data_was_held_to_a_suit
     assert (tags["commit"], tags["run_key"], tags["reason"]) == (training.params["revision"], "gate-1", "push")
     assert (tags["model_type"], tags["feature_service"]) == ("sklearn", "income_v1")
     assert tags["data_window_end"] == training.params["as_of"]
+    assert tags["data_window_start"] < tags["trained_until"] < tags["data_window_end"]
 
 
 def test_a_version_has_its_reference_beside_the_model_and_its_pages_in_the_run(

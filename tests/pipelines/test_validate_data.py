@@ -5,13 +5,14 @@ import json
 import tempfile
 import warnings
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.components.validate_data.component import validate_data
 from pipelines.components.validate_data.validate import SHOWN, validate
 from pipelines.errors import PipelineError
 from pipelines.report import Step
@@ -125,6 +126,34 @@ EVERY_KIND = [
 ]
 
 
+@pytest.mark.parametrize(
+    "expectation",
+    [
+        expect("column_max_to_be_between", column="age", max_value=3),
+        expect("column_min_to_be_between", column="age", min_value=301),
+        expect("column_median_to_be_between", column="age", max_value=3),
+        expect("column_most_common_value_to_be_in_set", column="age", value_set=[3]),
+        expect(
+            "column_quantile_values_to_be_between",
+            column="age",
+            quantile_ranges={"quantiles": [0.5], "value_ranges": [[1, 3]]},
+        ),
+    ],
+    ids=lambda one: one["type"],
+)
+def test_what_may_be_one_person_s_value_is_not_told(
+    expectation: dict[str, Any], storage_env: Any, bucket: str, tmp_path: Path
+) -> None:
+    people = PEOPLE.set_column(1, "age", pa.array([7_113_331] * 4))
+    paths = str(tmp_path / "train"), str(tmp_path / "test")
+    for path in paths:
+        pq.write_table(people, path)
+    with pytest.raises(PipelineError, match=f"age: {expectation['type']}. Mend") as caught:
+        validated(paths, put(storage_env, bucket, expectation), tmp_path)
+    page = (tmp_path / "docs.html").read_text()
+    assert not any(number in f"{caught.value} {page}" for number in ("7113331", "7,113,331"))
+
+
 def test_every_kind_of_failure_is_told_and_no_value_of_an_id(
     storage_env: Any,
     bucket: str,
@@ -164,6 +193,14 @@ def test_the_docs_need_nothing_from_the_net_and_are_the_same_bytes_again(
         pages.append((tmp_path / "docs.html").read_text())
     assert pages[0] == pages[1]
     assert not [word for word in ("http", "<script", "<link", "<img", "url(") if word in pages[0]]
+
+
+def test_the_step_reports_for_the_pipeline_that_it_is_in(paths: tuple[str, str], tmp_path: Path) -> None:
+    outputs = SimpleNamespace(path=str(tmp_path / "docs.html"))
+    told = {"suite_uri": "", "run_key": "k", "report_uri": tmp_path.as_uri(), "docs": outputs}
+    parts = dict(zip(("train", "test"), (SimpleNamespace(path=path) for path in paths), strict=True))
+    validate_data.python_func(**parts, **told, pipeline_name="wine")
+    assert json.loads((tmp_path / "validate_data.json").read_text())["job"]["name"] == "wine.validate_data"
 
 
 def test_without_a_suite_nothing_is_claimed(paths: tuple[str, str], tmp_path: Path) -> None:

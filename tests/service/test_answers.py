@@ -343,3 +343,40 @@ def test_a_mistake_in_the_sources_is_said_without_the_secret(answers: str, compl
 def test_a_plain_git_source_says_whose_api_it_is() -> None:
     with pytest.raises(Problems, match="needs a `kind`"):
         load_sources(SOURCES % ("git", "answers: {api: 'https://x', token: {env: T}}"), "sources.yaml")
+
+
+def test_a_text_of_a_run_is_no_command_to_the_host(world: World) -> None:
+    with hosted("gitlab") as gitlab:
+        told_by(world, gitlab)
+        push(world)
+        ends(world, state=State.FAILED, error="  /tag v9")
+        until_done(world)
+        (comment,) = gitlab.comments
+    assert "tag v9" in comment["body"]
+    assert re.search(r"^\s*/", comment["body"], re.MULTILINE) is None
+
+
+def test_a_host_that_answers_with_no_list_is_given_up(
+    world: World, github: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_by(world, github, "status: false, comment: true")
+    push(world)
+    monkeypatch.setattr(github, "_comments", lambda *_: (200, {"message": "welcome"}), raising=False)
+    ends(world)
+    until_done(world)
+    assert (answer_of(world).state, "no list" in answer_of(world).detail) == (AnswerState.GIVEN_UP, True)
+
+
+def test_an_answer_that_nobody_thought_of_is_given_up_after_some_tries(world: World) -> None:
+    with hosted("gitea") as gitea:
+        gitea.pull = "seven"  # type: ignore[assignment]
+        told_by(world, gitea, "status: false, comment: true")
+        push(world)
+        ends(world)
+        for _ in range(TRIES + 2):
+            world.clock.forward(1000)
+            answer_due(world.app)
+    answer = answer_of(world)
+    assert (answer.state, answer.detail) == (
+        AnswerState.GIVEN_UP, f"after {TRIES} tries: it could not be told: ValueError",
+    )  # fmt: skip

@@ -16,6 +16,7 @@ from service.flow.record import record
 from service.records import Query
 from service.store.database import micros
 from service.store.tables import promotion
+from triggers.event import rfc3339
 
 Drop = Callable[..., str]
 COLUMN = {
@@ -113,6 +114,8 @@ def test_a_run_that_is_recorded_twice_is_observed_once(world: World, ran: Any) -
         pytest.param({"as_of": "yesterday"}, id="no time"),
         pytest.param({"as_of": "2026-11-21T07:00:00"}, id="time without offset"),
         pytest.param({"as_of": "2026-11-23T07:00:00Z"}, id="time to come"),
+        pytest.param({"as_of": "0001-01-01T00:00:00+14:00"}, id="time that is none in UTC"),
+        pytest.param({"as_of": "1969-12-31T23:59:59Z"}, id="time before 1970"),
         pytest.param({"coverage": 1.5}, id="coverage above one"),
         pytest.param({"coverage": float("nan")}, id="coverage not a number"),
         pytest.param({"subject": 5}, id="subject no text"),
@@ -194,6 +197,28 @@ def test_a_version_that_a_promotion_replaced_is_told_no_more(world: World, ran: 
     world.clock.forward(1)
     moved(world, 4, 3)
     assert {"feature_drift", "model_quality"} < set(gauges(world))
+
+
+def test_a_refused_candidate_that_was_scored_once_is_not_told_in_place_of_the_replaced_version(
+    world: World, ran: Any
+) -> None:
+    ran("shadow", observation=DRIFT | {"version": 2})
+    moved(world, 1, 2, state="refused")
+    world.clock.forward(1)
+    assert "feature_drift" in gauges(world)  # of a model without a log
+
+    moved(world, 1, 3)
+
+    assert set(gauges(world)) == {"observed_at_seconds"}
+
+
+def test_a_replaced_version_that_files_are_scored_with_again_is_in_use(world: World, ran: Any) -> None:
+    ran("a", observation=DRIFT | {"version": 2})
+    moved(world, 2, 3)
+    for name, version in (("b", 3), ("c", 2)):  # in between the alias was moved back in MLflow's own pages
+        world.clock.forward(60)
+        ran(name, observation=DRIFT | {"version": version, "as_of": rfc3339(world.clock.now())})
+        assert set(gauges(world)["scoring_rows"]) == {("income-classifier", str(version))}
 
 
 def test_a_version_that_another_alias_stands_for_is_in_use(world: World, ran: Any) -> None:

@@ -4,9 +4,11 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -21,6 +23,8 @@ from service.flow.promote import approve, champion_before, promote, reject
 from service.flow.receive import receive
 from service.flow.record import record
 from service.records import Promotion, PromotionState, Query, RunRecord
+from service.settings import MlflowSettings
+from service.tracking import MlflowRegistry
 from triggers.event import Delivery, rfc3339
 from triggers.reason import Reason
 
@@ -141,6 +145,8 @@ def webhook(world: World, version: int, *, delivery: str = "d1", at: float = 0.0
         ({"verdict": "never"}, "refused", Reason.NEVER_PROMOTES, 3),
         ({"mode": "never"}, "refused", Reason.NEVER_PROMOTES, 3),
         ({"champion": 2}, "lost", Reason.ALIAS_ELSEWHERE, 3),
+        ({"verdict": "first", "mode": "approve", "champion": 0}, "asked", Reason.GATE_ASKS, 3),
+        ({"verdict": "first", "mode": "never", "champion": 0}, "refused", Reason.NEVER_PROMOTES, 3),
     ],
 )
 def test_a_verdict_becomes_what_it_says_at_most(
@@ -271,7 +277,7 @@ def test_a_move_waits_for_a_registry_that_is_away(world: World) -> None:
     world.later(3600)
     assert log(world)[0].state is PromotionState.MOVING
     world.registry.away = False
-    world.later(6)
+    world.later(61)
     assert (log(world)[0].state, world.registry.version) == (PromotionState.DONE, 4)
 
 
@@ -488,3 +494,95 @@ def test_each_end_is_counted(world: World) -> None:
     moved(world, 3, 4)
     moved(world, 3, 5)
     assert (count("done"), count("lost")) == (before[0] + 1, before[1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "state"),
+    [
+        (403, "PERMISSION_DENIED", PromotionState.REFUSED),
+        (400, "BAD_REQUEST", PromotionState.REFUSED),
+        (401, "UNAUTHENTICATED", PromotionState.MOVING),
+    ],
+)
+def test_a_move_that_the_registry_refuses_ends_with_its_word(
+    world: World, status: int, code: str, state: PromotionState
+) -> None:
+    class Mlflow(BaseHTTPRequestHandler):
+        """It shows a model and lets nobody move its alias."""
+
+        def do_GET(self) -> None:  # http.server's name
+            there = [{"alias": "champion", "version": "3"}]
+            self._say(200, {"registered_model": {"name": MODEL, "aliases": there}})
+
+        def do_POST(self) -> None:
+            self._say(status, {"error_code": code, "message": "not by you"})
+
+        def _say(self, status: int, told: Any) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(told).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mlflow) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        world.app = replace(world.app, registry=MlflowRegistry(MlflowSettings(tracking_uri=address)))
+        if state is PromotionState.MOVING:
+            with pytest.raises(Temporary, match="not by you"):
+                moved(world, 3, 4)
+        else:
+            assert "not by you" in moved(world, 3, 4).detail
+        server.shutdown()
+    assert log(world)[0].state is state
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["begun by a person", "approved after a day"])
+def test_a_move_that_is_tried_in_vain_waits_longer_and_is_stuck_after_a_while(
+    world: World, train: Train, asked: bool
+) -> None:
+    def stuck() -> list[str]:
+        return world.store.account.verify(world.clock.now(), patience=timedelta(hours=1), settle=timedelta(0))["stuck"]
+
+    tries: list[Any] = []
+
+    class Away(type(world.registry)):  # type: ignore[misc]
+        def set_alias(self, name: str, alias: str, version: int) -> None:
+            tries.append(world.clock.now())
+            raise Temporary("not now")
+
+    if asked:
+        train(verdict="ask")
+        world.later(24 * 3600)
+    world.registry.__class__ = Away
+    with pytest.raises(Temporary):
+        approve(world.app, log(world)[0].id, "ada", "") if asked else moved(world, 3, 4)
+    for _ in range(9 * 60 // 5):
+        world.later(5)
+    assert stuck() == []
+    for _ in range(2 * 60 // 5):
+        world.later(5)
+    assert stuck() == [f"promotion:{log(world)[0].id}"]
+    waits = [(later - sooner).total_seconds() for sooner, later in zip(tries, tries[1:], strict=False)]
+    assert (waits[0], max(waits), waits == sorted(waits)) == (5, 65, True)
+
+
+def test_a_run_that_cannot_be_recorded_holds_up_no_move(
+    world: World, train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.registry.before_set = Killed()
+    with pytest.raises(Killed):
+        moved(world, 3, 4)
+    world.objects.away = True
+    train()
+
+    class Broken(type(world.objects)):  # type: ignore[misc]
+        def reports(self, uri: str) -> Any:
+            raise ZeroDivisionError
+
+    world.objects.__class__ = Broken
+    world.later(3600)
+    assert log(world)[0].state is PromotionState.DONE
+    assert "sweep_failed" in caplog.text

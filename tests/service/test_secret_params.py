@@ -17,13 +17,14 @@ from served import READ_TOKEN, Spoken
 from world import World
 
 from service.errors import Permanent, Refused, Temporary
+from service.flow.mask import hidden
 from service.flow.watch import watch
 from service.kubeflow import KubeflowBackend
 from service.lifecycle import TERMINAL, State
 from service.local import LocalBackend
 from service.packages import compiled
 from service.ports import Job
-from service.records import Query, RunRecord
+from service.records import Query, RunRecord, document
 from service.rulebook import RuleBook
 from service.secretparams import AllowedSecrets
 from service.settings import BackendSettings, load
@@ -295,6 +296,97 @@ def test_a_server_that_repeats_a_secret_is_told_of_without_it(scoring: World, er
     told = [run_of(scoring).error, run_of(scoring).detail, *(move.detail for move in moves)]
     assert CANARY not in "".join(told)
     assert "…" in "".join(told)
+
+
+def test_of_a_run_that_was_given_the_secret_before_it_was_rotated_nothing_is_repeated(
+    scoring: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.answer()
+    monkeypatch.setenv("LEGACY_SECRET", "the-next-one")
+    scoring.backend.end(State.FAILED, f"cannot use {CANARY}")
+    scoring.later(1)
+    run = run_of(scoring)
+    assert run.state is State.FAILED
+    for said in (run.error, hidden(scoring.app, run, f"log: {CANARY}")):
+        assert CANARY not in said
+        assert "have changed since" in said
+    monkeypatch.setenv("LEGACY_SECRET", CANARY)
+    assert hidden(scoring.app, run, f"log: {CANARY}") == "log: …"
+
+
+def test_the_digest_of_a_runs_secrets_is_kept_before_they_are_sent_and_shown_nowhere(scoring: World) -> None:
+    scoring.backend.after_create = Temporary("no answer", delay=1)
+    scoring.answer()
+    kept = scoring.store.runs.given(run_of(scoring).run_key)
+    assert len(kept) == 128
+    assert kept not in str(document(run_of(scoring)))
+
+
+@pytest.fixture
+def reporting(scoring: World) -> World:
+    """Its run has written a report with a verdict, an observation and its datasets, and the secret in its texts."""
+    scoring.answer()
+    run = run_of(scoring)
+    scoring.registry.made_by[run.run_key] = 5
+    facts = {
+        "note": f"connected with {CANARY}",
+        "promotion": {
+            "model": "income-classifier", "alias": "champion", "candidate": 5, "champion": 3, "verdict": "ask",
+            "reasons": [f"{CANARY} was refused"],
+        },
+        "observation": {
+            "kind": "quality", "model": "income-classifier", "version": 3, "as_of": "2026-11-21T07:00:00Z", "rows": 9,
+            "subject": f"s3://{OTHER}@labels/a.csv", "figures": {"auc": 0.9},
+        },
+    }  # fmt: skip
+    outputs = [{"namespace": "s3://out", "name": "a"}, {"namespace": "s3://out", "name": f"b?key={OTHER}"}]
+    report = {"outputs": outputs, "run": {"facets": {"kfpTriggers_report": facts}}}
+    scoring.objects.put(f"{run.report_uri}/a.json", json.dumps(report).encode())
+    scoring.backend.end()
+    return scoring
+
+
+def recorded(world: World) -> tuple[list[int], list[int], set[str]]:
+    """Versions put to a person and observed, and what the run's lineage says it wrote."""
+    edges = world.store.lineage.out_of(f"run:{run_of(world).run_key}")
+    return (
+        [one.to_version for one in world.store.promotions.list(Query())],
+        [one.version for one in world.store.observations.list(Query())],
+        {edge.target for edge in edges if edge.relation == "wrote"},
+    )
+
+
+def test_a_run_whose_secret_cannot_be_read_at_its_end_is_recorded_once_it_can(
+    reporting: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LEGACY_SECRET")
+    reporting.later(1)
+    assert (run_of(reporting).state, run_of(reporting).recorded_at) == (State.SUCCEEDED, None)
+    monkeypatch.setenv("LEGACY_SECRET", CANARY)
+    reporting.later(60)
+    asked, observed, wrote = recorded(reporting)
+    assert (asked, observed) == ([5], [3])
+    assert "s3://out/a" in wrote
+    assert run_of(reporting).outputs["reports"]["a.json"]["note"] == "connected with …"
+
+
+@pytest.mark.parametrize("change", ["rotated", "taken back"])
+def test_a_run_whose_secret_nobody_knows_any_more_keeps_its_verdict_and_none_of_its_texts(
+    reporting: World, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    if change == "rotated":
+        monkeypatch.setenv("LEGACY_SECRET", "the-next-one")
+    else:
+        reporting.app = replace(reporting.app, secrets=AllowedSecrets(reporting.home, {}))
+    reporting.later(1)
+    assert recorded(reporting) == ([5], [3], {"s3://out/a", "models:/income-classifier/5"})
+    assert run_of(reporting).recorded_at
+    assert "reports" not in run_of(reporting).outputs
+    reporting.store.database.close()
+    stored = b"".join(path.read_bytes() for path in reporting.home.glob("store.db*"))
+    assert b"env:LEGACY_SECRET" in stored
+    assert b"7Gq+x" not in stored
+    assert OTHER.encode() not in stored
 
 
 def test_a_job_does_not_show_its_secrets_when_it_is_printed(scoring: World) -> None:

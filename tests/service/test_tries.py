@@ -6,6 +6,9 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import insert
+from sqlalchemy.event import listen
+from ulid import ULID
 from world import TOKEN, World
 
 from service.flow.receive import receive
@@ -13,6 +16,8 @@ from service.flow.retry import anew
 from service.ledger import Arrival
 from service.lifecycle import State
 from service.records import DecisionRecord, Query, RunRecord
+from service.store import tables
+from service.store.database import micros
 from triggers.event import Delivery, Reading, key_of, rfc3339
 from triggers.reason import Reason
 
@@ -278,7 +283,9 @@ def test_another_alert_of_the_same_trouble_gets_no_tries_of_its_own(world: World
     guarded(world, "lock: train, when_busy: skip, cooldown: 1h, tries: 2")
     for feature in ("age", "hours", "education", "age-of-version-4"):
         alert(feature)
-        pass_hours(world, 3)
+        for _ in range(3):
+            pass_hours(world, 1)
+            alert(feature, again=True)
     assert len(runs(world)) == 2
 
 
@@ -292,12 +299,44 @@ def test_tries_count_anew_after_a_quiet_time(world: World, alert: Alert) -> None
     assert len(runs(world)) == 3
 
 
+@pytest.mark.parametrize("late", ["education", "age"])
+def test_an_alert_of_old_whose_resolved_was_lost_uses_up_no_tries(world: World, alert: Alert, late: str) -> None:
+    guarded(world, "cooldown: 1h, tries: 2")
+    alert("age")
+    world.clock.forward(60 * 24 * HOUR)
+    alert("hours")
+    pass_hours(world, 1)
+    alert("hours", resolved=True)
+    world.clock.forward(180 * 24 * HOUR)
+
+    assert decision(world, alert(late)).outcome == "run"
+
+
+def test_a_noisy_rule_hides_no_other_that_gave_up_and_costs_one_look(world: World, alert: Alert) -> None:
+    guarded(world, "cooldown: 1h, tries: 1")
+    alert("age")
+    world.clock.forward(2 * HOUR)
+    quiet = decision(world, alert("hours"))
+    assert quiet.reason == Reason.TRIES_EXHAUSTED
+    at = micros(world.clock.now())
+    row = {"event_id": quiet.event_id, "rule": "noisy", "reason": quiet.reason, "lookups": {}}
+    row |= {"created_at": at, "decided_at": at}
+    asked: list[str] = []
+    with world.store.database.write() as connection:
+        connection.execute(insert(tables.decision), [row | {"id": str(ULID()), "generation": n} for n in range(250)])
+    listen(world.store.database.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+
+    assert set(world.store.decisions.given_up()) == {"on-drift", "noisy"}
+    assert len([text for text in asked if "event" in text]) == 3
+
+
 def test_what_a_person_asks_for_runs_although_the_rule_gave_up(world: World, alert: Alert) -> None:
     from dataclasses import replace
 
     guarded(world, "cooldown: 1h, tries: 1")
     event_id = alert()
     pass_hours(world, 2)
+    alert(again=True)
     given_up = alert("hours")
     assert decision(world, given_up).reason == Reason.TRIES_EXHAUSTED
     item = world.store.events.get(event_id)
