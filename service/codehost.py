@@ -103,6 +103,13 @@ class _Calls:
         except ValueError as error:
             raise Permanent(f"{self._kind}: its answer is no JSON: is `answers.api` the API's address?") from error
 
+    def listed(self, path: str, **query: Any) -> Sequence[Json]:
+        """The objects of a list; Permanent when it is none: something else answers there."""
+        found = self.ask("GET", path, **query)
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise Permanent(f"{self._kind}: its answer is no list: is `answers.api` the API's address?")
+        return found
+
     def _headers(self) -> dict[str, str]:
         if self._kind == "gitlab":
             return {"PRIVATE-TOKEN": self._token}
@@ -147,7 +154,7 @@ def _body(status: CommitStatus) -> dict[str, str]:
 def _ours(calls: _Calls, path: str, marker: str) -> Json | None:
     """The comment that begins with our marker: others may quote it further down."""
     for page in range(1, PAGES + 1):
-        found: Sequence[Json] = calls.ask("GET", path, per_page=PAGE, limit=PAGE, page=page)
+        found = calls.listed(path, per_page=PAGE, limit=PAGE, page=page)
         for one in found:
             if str(one.get("body") or "").startswith(marker):
                 return one
@@ -215,7 +222,7 @@ class _GitLab:
 
     def _is(self, repository: str, sha: str, told: Mapping[str, str]) -> bool:
         path = f"/projects/{quote(repository, safe='')}/repository/commits/{sha}/statuses"
-        found = self._calls.ask("GET", path, name=told["context"], per_page=PAGE)
+        found = self._calls.listed(path, name=told["context"], per_page=PAGE)
         return any(one.get("name") == told["context"] and one.get("status") == told["state"] for one in found)
 
     def comment(self, repository: str, sha: str, marker: str, text: str) -> bool:
@@ -228,7 +235,7 @@ class _GitLab:
 
     def _place(self, path: str, marker: str) -> str | None:
         for page in range(1, PAGES + 1):
-            found: Sequence[Json] = self._calls.ask("GET", path, per_page=PAGE, page=page)
+            found = self._calls.listed(path, per_page=PAGE, page=page)
             for thread in found:
                 for note in thread.get("notes") or ():
                     if str(note.get("body") or "").startswith(marker):

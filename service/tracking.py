@@ -5,7 +5,7 @@ Fits `service.ports.Registry`. Imports mlflow only when first asked: it costs mo
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,10 @@ from service.settings import MlflowSettings
 #: MLflow's own patience is minutes. Whoever moves an alias holds it by a lease, and must know before that is over; what
 #: looks it up is asked again anyhow.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "12"}
+NEVER = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+#: What ends a move besides: as long as it is tried again, nobody else can move the alias. A login (UNAUTHENTICATED) is
+#: of all calls and is mended for all. What only looks something up waits for a right: a run's versions come but once.
+REFUSALS = frozenset({"PERMISSION_DENIED", "BAD_REQUEST", "ALREADY_EXISTS", "RESOURCE_ALREADY_EXISTS"})
 
 
 class MlflowRegistry:
@@ -45,7 +49,7 @@ class MlflowRegistry:
 
     def aliases(self, name: str) -> Mapping[str, int]:
         """Where each alias of the model points to."""
-        return _model(self._ask("get_registered_model", name)).aliases
+        return _model(self._ask("get_registered_model", name, final=NEVER | REFUSALS)).aliases
 
     def versions(self, name: str, at_most: int) -> Sequence[ModelVersion]:
         """The newest versions with the metrics of their runs, the newest first."""
@@ -62,7 +66,7 @@ class MlflowRegistry:
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Point the alias to the version. MLflow does not compare: `service.flow.promote` does."""
-        self._ask("set_registered_model_alias", name, alias, str(version))
+        self._ask("set_registered_model_alias", name, alias, str(version), final=NEVER | REFUSALS)
 
     def link(self, name: str, version: int) -> str:
         """In MLflow's own pages, which its server serves beside the API."""
@@ -94,7 +98,7 @@ class MlflowRegistry:
             if not token:
                 return found
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _ask(self, method: str, *arguments: Any, final: Collection[str] = NEVER) -> Any:
         if not self._uri:
             raise Temporary("no model registry is configured: set KFP_TRIGGERS_MLFLOW__TRACKING_URI", delay=30)
         client = self._client()  # imports under a lock: two threads that import MLflow at once deadlock
@@ -103,7 +107,7 @@ class MlflowRegistry:
         try:
             return getattr(client, method)(*arguments)
         except MlflowException as error:
-            raise _translated(error) from error
+            raise _translated(error, final) from error
         except OSError as error:
             raise Temporary(f"the model registry does not answer: {type(error).__name__}") from error
 
@@ -121,9 +125,9 @@ class MlflowRegistry:
             return self._made
 
 
-def _translated(error: Any) -> Exception:
+def _translated(error: Any, final: Collection[str]) -> Exception:
     """MLflow's one exception class by its code; what it could not reach has INTERNAL_ERROR."""
-    if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+    if error.error_code in final:
         return Permanent(f"the model registry: {_first_line(error)}")
     return Temporary(f"the model registry: {_first_line(error)}")
 

@@ -107,23 +107,26 @@ def _ask(look: Look) -> "Sequence[Finding]":
 
 def _store(found: "StoreSettings") -> "Iterable[Finding]":
     """SQLite makes a file for whoever looks: so it is looked for first."""
+    from datetime import UTC, datetime
     from pathlib import Path
 
     from service.records import Query
     from service.store.database import Database
     from service.store.migrate import versions
-    from service.store.promotions import SqlPromotions
+    from service.store.promotions import SLOW, SqlPromotions
 
     scheme, _, path = found.url.partition(":///")
     if scheme.startswith("sqlite") and not Path(path).exists():
         yield _finding("schema", f"there is no store at {path}: run `kfp-triggers migrate`", good=False)
         return
     database = Database(found)
-    waiting = 0
+    waiting = stuck = 0
     try:
         there, wanted = versions(database)
         if there == wanted:
             waiting = len(SqlPromotions(database).list(Query(state="asked", limit=500)))
+            slow = Query(state="moving", until=datetime.now(UTC) - SLOW, limit=500)
+            stuck = len(SqlPromotions(database).list(slow))
     except Exception as error:
         if type(error).__module__ != "sqlalchemy.exc":
             raise
@@ -135,6 +138,8 @@ def _store(found: "StoreSettings") -> "Iterable[Finding]":
     yield _finding("schema", f"{there or 'empty'}{remedy}", good=there == wanted)
     if waiting:
         yield _finding("promotions", f"{waiting} wait for a person: see `kfp-triggers models list`")
+    if stuck:
+        yield _finding("moves", f"{stuck} of aliases do not end: see `kfp-triggers models list`", good=False)
 
 
 def _broker(found: "BrokerSettings") -> "Iterable[Finding]":

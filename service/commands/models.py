@@ -18,18 +18,23 @@ app = typer.Typer(help="Which version is the champion, who made it so, and why."
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """Every model with its aliases, and what waits for a person."""
+    """Every model with its aliases, what waits for a person, and moves that do not come to an end."""
     with opened() as world:
         found = world.registry.models()
-        waiting = _waiting(world)
+        waiting, stuck = _waiting(world), _stuck(world)
     if as_json:
-        document({"items": [vars(one) for one in found], "waiting": [shown(item) for item in waiting]})
+        moves = {"waiting": [shown(item) for item in waiting], "stuck": [shown(item) for item in stuck]}
+        document({"items": [vars(one) for one in found], **moves})
         return
     table(("model", "aliases"), [(one.name, _aliases(one.aliases)) for one in found])
     if waiting:
         print("\nwaiting for `kfp-triggers models approve ID` or `reject ID`:")
         rows = [(item.id, f"{item.model}@{item.alias}", arrow(item), item.detail) for item in waiting]
         table(("id", "alias", "move", "why"), rows)
+    if stuck:
+        print("\nunder way for too long, see `move_postponed` in the service's log; no other move can begin:")
+        since = [(item.id, f"{item.model}@{item.alias}", arrow(item), item.created_at) for item in stuck]
+        table(("id", "alias", "move", "since"), since)
 
 
 @app.command("show")
@@ -65,6 +70,14 @@ def _waiting(world: "App") -> "Sequence[Promotion]":
     from service.records import PromotionState, Query
 
     return world.ledger.promotions.list(Query(state=PromotionState.ASKED, limit=500))
+
+
+def _stuck(world: "App") -> "Sequence[Promotion]":
+    from service.records import PromotionState, Query
+    from service.store.promotions import SLOW
+
+    begun = world.clock.now() - SLOW
+    return world.ledger.promotions.list(Query(state=PromotionState.MOVING, until=begun, limit=500))
 
 
 def _version(found: "ModelVersion", aliases: Mapping[str, int]) -> dict[str, Any]:

@@ -81,6 +81,9 @@ def _answer(app: App, item: Answer, run: RunRecord, taken: Claim) -> None:
         _later(app, item, taken, error)
     except Permanent as error:
         _give_up(app, item, taken, error.detail)
+    except Exception as error:  # an answer that nobody thought of: asked again like any other, and given up
+        logger.exception("answer_failed")
+        _later(app, item, taken, Temporary(f"it could not be told: {type(error).__name__}"))
 
 
 def _tell(app: App, item: Answer, run: RunRecord, source: Source, taken: Claim) -> None:

@@ -16,6 +16,7 @@ from service.records import Promotion, PromotionState, RunRecord
 MAX_ROWS = 40  #: of the table
 _NAME = re.compile(r"[A-Za-z0-9_.@%() -]{1,60}")
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~!#&$])")
+_COMMAND = re.compile(r"^(\s*)/")  #: at a line's start GitLab does what it says: `/tag v9`
 _BECAME: Mapping[PromotionState, str] = {
     PromotionState.DONE: "promoted",
     PromotionState.REFUSED: "not promoted",
@@ -117,6 +118,7 @@ def _number(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that reads as it is: no markup, no line of its own, and nobody is mentioned by it."""
+    """Text that reads as it is: no markup, no line of its own, no command, and nobody is mentioned by it."""
     flat = "".join(letter if letter.isprintable() else " " for letter in text)
-    return _MARKUP.sub(r"\\\1", flat).replace("://", "\\://").replace("www.", "www\\.").replace("@", "@\u200b")
+    still = _COMMAND.sub(r"\1\\/", _MARKUP.sub(r"\\\1", flat))
+    return still.replace("://", "\\://").replace("www.", "www\\.").replace("@", "@\u200b")

@@ -1,20 +1,22 @@
 """What a backend or a report says of a run that was given secrets, with the secrets taken out.
 
 Called wherever such words come in: by `submit`, `watch` and `record`, and by the command that shows a log. The values
-are read anew; where they cannot be, nothing is repeated at all.
+are read anew; where they cannot be, or are not those that the run was given, nothing is repeated at all.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from service.errors import ServiceError
+from service.errors import Permanent, ServiceError
 from service.ports import App, Observed
 from service.records import RunRecord
 
 HIDDEN = "…"
 SHORTEST = 4  #: characters: taking out less would leave no word whole
+UNKNOWN = "(not shown: the run's secrets cannot be read now, or have changed since it was given them)"
 
 
 def hidden(app: App, item: RunRecord, value: Any) -> Any:
@@ -22,10 +24,25 @@ def hidden(app: App, item: RunRecord, value: Any) -> Any:
     if not item.secrets:
         return value
     try:
-        values = app.secrets.values(item.pipeline, item.secrets).values()
+        return without(value, given(app, item))
     except ServiceError:
-        return _each(value, lambda _: "(not shown: the run's secrets cannot be read now)")
-    return without(value, values)
+        return _each(value, lambda _: UNKNOWN)
+
+
+def given(app: App, item: RunRecord) -> Collection[str]:
+    """The values that the run was given. Temporary when they cannot be read now; Permanent when they are others now."""
+    if not item.secrets:
+        return ()
+    values = app.secrets.values(item.pipeline, item.secrets)
+    if digest_of(item.run_key, values) != app.ledger.runs.given(item.run_key):
+        raise Permanent("the run's secrets have changed since it was given them")
+    return values.values()
+
+
+def digest_of(run_key: str, values: Mapping[str, str]) -> str:
+    """By which a run's secrets are known again: slow to guess from, one for all of them, and another for each run."""
+    told = json.dumps(dict(values), sort_keys=True).encode()
+    return hashlib.scrypt(told, salt=run_key.encode(), n=2**14, r=8, p=1).hex()
 
 
 def without(value: Any, secrets: Iterable[str]) -> Any:

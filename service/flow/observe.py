@@ -6,7 +6,7 @@ Called by `service.flow.record`, which keeps them.
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from service.log import logger
@@ -20,6 +20,7 @@ MAX_URI = 2048
 NUMBERS = ("psi", "statistic", "p_value", "missing", "reference_missing", "rows")
 TESTS = ("ks", "chi2")
 SCORE = "(score)"  #: the column that the predictions themselves go by
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)  #: near the year 1 a time of another zone is none in UTC
 AHEAD = timedelta(days=1)  #: later than this is no moment that a run can know of; it would be the newest for ever
 
 
@@ -40,6 +41,8 @@ def _observation(told: Mapping[str, Any], run_key: str, now: datetime) -> Observ
     if kind not in ("drift", "quality"):
         raise ValueError("its kind is neither drift nor quality")
     as_of = datetime.fromisoformat(told["as_of"])
+    if as_of < EARLIEST:
+        raise ValueError("its as_of is before 1970")
     if as_of > now + AHEAD:
         raise ValueError("its as_of is in the future")
     figures: dict[str, Any] = {"coverage": _share(told.get("coverage", 1.0))}

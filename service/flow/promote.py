@@ -8,6 +8,7 @@ Called by `service.flow.verdict` for a run, by `kfp-triggers models` for a perso
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from ulid import ULID
@@ -20,6 +21,8 @@ from service.log import bound, logger
 from service.ports import App
 from service.records import Edge, Promotion, PromotionState
 from triggers.reason import Reason
+
+SLOWEST = timedelta(seconds=60)  #: between two tries of a move
 
 #: How a version is tied to a move of an alias, by how that ended.
 _TIES = {
@@ -92,8 +95,9 @@ def _move(app: App, item: Promotion, taken: Claim) -> Promotion:
             ended = _compare_and_set(app, item, taken)
         except Temporary as error:
             logger.warning("move_postponed", detail=error.detail)
-            # Just over, so that the next sweep takes it.
-            app.ledger.promotions.put_off(item.id, taken.holder, app.clock.now())
+            # As long again as it has waited: at first the next sweep takes it.
+            now = app.clock.now()
+            app.ledger.promotions.put_off(item.id, taken.holder, now + min(now - item.created_at, SLOWEST))
             raise
         except Permanent as error:
             ended = _ended(app, item, PromotionState.REFUSED, Reason.REGISTRY_REFUSED, error.detail)

@@ -1,15 +1,17 @@
 """Step 6: an ended run's lineage is pulled in: what it reported, what its rule declares, what the registry says.
 
-Reports are OpenLineage run events that the components wrote under the run's report prefix: bounded and not trusted.
+Reports are OpenLineage run events that the components wrote under the run's report prefix: bounded and not trusted. Of
+a run whose secrets nobody can take out of them any more, they are read and none of their texts is kept.
 Called by `service.flow.watch` at the end of a run and by `service.flow.sweep` for what could not be read then.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from service.errors import Permanent, Temporary
-from service.flow.mask import hidden
+from service.flow.mask import given, without
 from service.flow.observe import observations_of
 from service.flow.verdict import act
 from service.log import bound, logger
@@ -21,9 +23,10 @@ OBSERVED = ("observation", "observations")  #: facts that have a table of their 
 
 
 def record(app: App, item: RunRecord) -> None:
-    """Write its edges and mark it recorded; leave it for the sweep when the reports cannot be read now."""
+    """Write its edges and mark it recorded; leave it for the sweep when reports or secrets cannot be read now."""
     with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
         try:
+            secrets = _to_take_out(app, item)
             reports = app.objects.reports(item.report_uri) if item.report_uri else {}
             versions = app.registry.tagged(item.run_key)
             traced = app.registry.runs_tagged(item.run_key)
@@ -33,7 +36,11 @@ def record(app: App, item: RunRecord) -> None:
         except Permanent as error:
             logger.warning("record_without_reports", detail=error.detail)
             reports, versions, traced = {}, (), ()
-        read = {name: _parse(name, hidden(app, item, body)) for name, body in sorted(reports.items())}
+        read = {
+            name: _parse(name, without(body, secrets) if secrets else body) for name, body in sorted(reports.items())
+        }
+        if secrets is None:
+            read = {name: _without_texts(report) for name, report in read.items()}
         node = f"run:{item.run_key}"
         edges = [edge for report in read.values() for edge in edges_of(report, item.run_key)]
         edges += [
@@ -54,11 +61,40 @@ def record(app: App, item: RunRecord) -> None:
         act(app, item, list(summary.values()), versions)
         now = app.clock.now()
         observed = [one for facts in summary.values() for one in observations_of(facts, item.run_key, now)]
+        if secrets is None:
+            observed = [replace(one, subject="") if _has_keys(one.subject) else one for one in observed]
         app.ledger.observations.add(observed)  # before the run counts as recorded: a kill in between repeats it
         summary = {name: {key: facts[key] for key in facts if key not in OBSERVED} for name, facts in summary.items()}
-        outputs = dict(item.outputs) | ({"reports": summary} if summary else {})
+        outputs = dict(item.outputs) | ({"reports": summary} if summary and secrets is not None else {})
         app.ledger.runs.recorded(item.run_key, edges, outputs, now)
         logger.info("run_recorded", reports=len(reports), edges=len(edges), observations=len(observed))
+
+
+def _to_take_out(app: App, item: RunRecord) -> Collection[str] | None:
+    """Its secrets; None when nobody will know them again. Temporary when they cannot be read now."""
+    try:
+        return given(app, item)
+    except Permanent as error:
+        logger.warning("record_without_texts", detail=error.detail)
+        return None
+
+
+def _without_texts(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Its datasets, observations and verdict: no reasons, and no address that has keys in it."""
+    facts = {key: told for key, told in summary_of(report).items() if key in (*OBSERVED, "promotion")}
+    if isinstance(verdict := facts.get("promotion"), dict):
+        facts["promotion"] = {key: told for key, told in verdict.items() if key != "reasons"}
+    bare: dict[str, Any] = {"run": {"facets": {"kfpTriggers_report": facts}}}
+    for kind in ("inputs", "outputs"):
+        datasets = report.get(kind)
+        if isinstance(datasets, list):
+            bare[kind] = [one for one in datasets[:MAX_DATASETS] if not _has_keys(_uri(one))]
+    return bare
+
+
+def _has_keys(uri: str) -> bool:
+    """Whether an address may carry a user's password or a signature."""
+    return "?" in uri or ("://" in uri and "@" in uri)
 
 
 def _told_by_backend(item: RunRecord) -> Iterator[Edge]:

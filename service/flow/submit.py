@@ -14,7 +14,7 @@ from service import metrics
 from service.errors import Permanent, ServiceError, Temporary
 from service.flow.admit import admit
 from service.flow.job import document_of, job_of
-from service.flow.mask import without
+from service.flow.mask import digest_of, without
 from service.ledger import Claim
 from service.lifecycle import State
 from service.log import bound, logger
@@ -75,6 +75,11 @@ def _try(one: _Try) -> None:
 def _send(one: _Try) -> None:
     """Ask the backend, unless this process slept so long that another may be at it already."""
     job = _prepared(one.app, one.item, one.backend)
+    if job.secrets:  # noted before they are sent: whoever adopts the run must know what to look for in its words
+        digest = digest_of(job.run_key, job.secrets)
+        if not one.app.ledger.runs.gives(job.run_key, digest, holder=one.taken.holder):
+            logger.warning("claim_lost", step="submit")
+            return
     if one.app.clock.now() >= one.taken.until:
         logger.warning("claim_lost", step="submit")
         why = "what it refers to was looked up for too long"

@@ -4,7 +4,8 @@ Every few seconds, under a lease: work that has been due for less than the takeo
 longer (no broker, no worker, a deaf one) is done right here. Called by `service.duties`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from service import metrics
@@ -28,16 +29,12 @@ def sweep(app: App) -> None:
     _each(app, "events.decide", app.ledger.events.due, decide)
     _each(app, "decisions.ask", app.ledger.decisions.due, decide_again)
     _each(app, "runs.submit", app.ledger.queue.due, submit)
-    # Younger ones are being recorded by the watch that saw them end.
-    young = timedelta(seconds=app.pace.takeover)
-    for item in app.ledger.runs.unrecorded(now - timedelta(days=7), now - young):
-        record(app, item)
+    with _apart("runs.record", ""):
+        _record(app, now)
     for promotion_id in app.ledger.promotions.due(now, LIMIT):
         metrics.swept.labels(step="promotions.move").inc()
-        try:
+        with _apart("promotions.move", promotion_id):
             finish(app, promotion_id)
-        except ServiceError as error:
-            logger.warning("sweep_failed", step="promotions.move", key=promotion_id, detail=error.detail)
 
 
 def ring_paced(app: App) -> None:
@@ -52,16 +49,33 @@ def ring_paced(app: App) -> None:
                 app.bell.ring("runs.submit", key)
 
 
+def _record(app: App, now: datetime) -> None:
+    """Younger ones are being recorded by the watch that saw them end."""
+    young = timedelta(seconds=app.pace.takeover)
+    for item in app.ledger.runs.unrecorded(now - timedelta(days=7), now - young):
+        with _apart("runs.record", item.run_key):
+            record(app, item)
+
+
+@contextmanager
+def _apart(step: str, key: str) -> Iterator[None]:
+    """What goes wrong with one is no other's trouble; the next sweep finds it again."""
+    try:
+        yield
+    except ServiceError as error:
+        logger.warning("sweep_failed", step=step, key=key, detail=error.detail)
+    except Exception:
+        logger.exception("sweep_failed", step=step, key=key)
+
+
 def _each(app: App, task: str, due: Callable[[datetime, int], Sequence[str]], step: Callable[[App, str], None]) -> None:
     now = app.clock.now()
     overdue = due(now - timedelta(seconds=app.pace.takeover), LIMIT)
     for key in overdue:
         metrics.swept.labels(step=task).inc()
         logger.info("swept", step=task, key=key)
-        try:
+        with _apart(task, key):
             step(app, key)
-        except ServiceError as error:
-            logger.warning("sweep_failed", step=task, key=key, detail=error.detail)
     done = set(overdue)
     for key in due(now, LIMIT):
         if key not in done:

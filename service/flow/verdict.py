@@ -111,8 +111,8 @@ _FIGURES = {"mode", "metric", "margin", "candidate_value", "champion_value", "ro
 
 
 def _outcome(verdict: Verdict) -> tuple[PromotionState, Reason]:
-    """The more careful of what the verdict and the mode say. The first version was crowned by the pipeline."""
-    if verdict.verdict == "first":
+    """The more careful of what the verdict and the mode say. With `auto` the pipeline crowned the first version."""
+    if verdict.verdict == "first" and verdict.mode == "auto":
         return PromotionState.MOVING, Reason.FIRST_VERSION
     if verdict.verdict == "refuse":
         return PromotionState.REFUSED, Reason.GATE_REFUSED

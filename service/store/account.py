@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 from service.lifecycle import TERMINAL, State
 from service.records import EventState, PromotionState
 from service.store.database import Database, micros
+from service.store.promotions import SLOW
 from service.store.tables import decision, double, event, promotion, run, run_transition
 
 
@@ -26,7 +27,7 @@ class SqlAccount:
                 "decisions": _decisions(connection),
                 "runs": _counts(connection, run.c.state),
                 "lost": _lost(connection),
-                "stuck": _stuck(connection, now - patience),
+                "stuck": _stuck(connection, now - patience, now - SLOW),
                 "twice": _twice(connection),
                 "unrecorded": _unrecorded(connection, now - patience - settle),
             }
@@ -73,8 +74,11 @@ def _lost(connection: Connection) -> Sequence[str]:
     )
 
 
-def _stuck(connection: Connection, since: datetime) -> Sequence[str]:
-    """What has been due for longer than recovery may take, runs past their time limit, moves that nobody makes."""
+def _stuck(connection: Connection, since: datetime, begun: datetime) -> Sequence[str]:
+    """What has been due for longer than recovery may take, runs past their time limit, moves that do not end.
+
+    A move goes by when it began: its lease is renewed by every try, also by those that come to nothing.
+    """
     late = micros(since)
     events = connection.scalars(select(event.c.id).where(event.c.due_at < late, event.c.lease_until < late))
     decisions = connection.scalars(select(decision.c.id).where(decision.c.due_at < late, decision.c.lease_until < late))
@@ -85,7 +89,7 @@ def _stuck(connection: Connection, since: datetime) -> Sequence[str]:
         )
     )
     moves = connection.scalars(
-        select(promotion.c.id).where(promotion.c.state == PromotionState.MOVING, promotion.c.lease_until < late)
+        select(promotion.c.id).where(promotion.c.state == PromotionState.MOVING, promotion.c.created_at < micros(begun))
     )
     return (
         [f"event:{found}" for found in events]

@@ -21,7 +21,7 @@ from service.store.tables import decision, event, run
 from triggers.reason import Reason
 from triggers.rules.gate import History
 
-_GIVEN_UP = 200  #: decisions that are looked at, the latest
+_GIVEN_UP = 20  #: decisions of each rule that are looked at, the latest
 
 
 def record(row: Row[Any]) -> DecisionRecord:
@@ -132,13 +132,23 @@ class SqlDecisions:
                 connection.execute(update(decision).where(decision.c.id == decision_id).values(**claims.let_go(None)))
 
     def given_up(self) -> Mapping[str, datetime]:
-        """The rules whose tries did not end an alert that still fires, with when that was said first."""
-        wanted = select(decision).where(decision.c.reason == Reason.TRIES_EXHAUSTED).order_by(decision.c.id.desc())
+        """The rules whose tries did not end an alert that still fires, with when that was said first.
+
+        Asked at every scrape: of each rule only the latest are looked at, the oldest first, until one still fires.
+        """
+        place = func.row_number().over(partition_by=decision.c.rule, order_by=decision.c.id.desc()).label("place")
+        ranked = select(decision.c.id, place).where(decision.c.reason == Reason.TRIES_EXHAUSTED).subquery()
+        wanted = (
+            select(event, decision.c.rule, decision.c.decided_at)
+            .join(decision, decision.c.event_id == event.c.id)
+            .join(ranked, ranked.c.id == decision.c.id)
+            .where(ranked.c.place <= _GIVEN_UP)
+            .order_by(decision.c.id)
+        )
         found: dict[str, datetime] = {}
         with self._database.read() as connection:
-            for row in connection.execute(wanted.limit(_GIVEN_UP)):
-                item = connection.execute(select(event).where(event.c.id == row.event_id)).one()
-                if not episodes.resolved(connection, events.record(item)):
+            for row in connection.execute(wanted).all():
+                if row.rule not in found and not episodes.resolved(connection, events.record(row)):
                     found[row.rule] = moment(row.decided_at)
         return found
 
@@ -226,7 +236,5 @@ def _history(connection: Connection, item: EventRecord, ask: Ask) -> History:
         causes=tuple(ask.causes),
         runs=_latest(connection, ask.rule, ask.budget),
         tries=tuple(moment(one.created_at) for one in tried),
-        episodes=episodes.episodes(connection, item.source, {item.event.subject, *(one.subject for one in tried)})
-        if tried
-        else (),
+        episodes=episodes.episodes(connection, item, {one.subject for one in tried}) if tried else (),
     )

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, select
 from service.ledger import Ask
 from service.records import EventRecord
 from service.store.database import moment
-from service.store.tables import event, run
+from service.store.tables import delivery, event, run
 from triggers.rules.gate import Episode
 
-AT_MOST = 1000  #: tellings that are looked at, the latest: enough for any trouble that a person would call one
+AT_MOST = 1000  #: tellings that are looked at, and deliveries, the latest: enough for what a person calls one trouble
 
 
 def resolved(connection: Connection, item: EventRecord) -> bool:
@@ -44,25 +44,53 @@ def tries(connection: Connection, ask: Ask) -> Sequence[Any]:
     return connection.execute(wanted.order_by(run.c.created_at.desc()).limit(ask.tries)).all()
 
 
-def episodes(connection: Connection, source: str, subjects: Collection[str]) -> tuple[Episode, ...]:
-    """Every episode of these alerts that was told of; one whose end is unknown ends where the next one begins."""
-    began: dict[str, set[datetime]] = {}
+def episodes(connection: Connection, item: EventRecord, others: Collection[str]) -> tuple[Episode, ...]:
+    """Every episode of the event's alert and of these others that was told of.
+
+    One whose end was not told ends at the latest where the alert's next one begins, and says when it was last told
+    of. Only the event's own alert is known to fire now.
+    """
+    began: dict[str, dict[datetime, list[str]]] = {}
     ended: dict[tuple[str, datetime], datetime] = {}
-    for row in _tellings(connection, source, subjects):
+    for row in _tellings(connection, item.source, {item.event.subject, *others}):
         start = _began(row.data, moment(row.time))
-        began.setdefault(row.subject, set()).add(start)
+        began.setdefault(row.subject, {}).setdefault(start, []).append(row.id)
         if row.type == "alert.resolved":
             ended[row.subject, start] = moment(row.time)
-    found: list[Episode] = []
+    known: list[Episode] = []
+    untold: list[tuple[datetime, datetime | None, list[str]]] = []
     for subject, starts in began.items():
         ordered = sorted(starts)
         for start, after in zip(ordered, [*ordered[1:], None], strict=True):
-            found.append(Episode(began=start, ended=ended.get((subject, start), after)))
-    return tuple(found)
+            over = ended.get((subject, start))
+            if over or (after is None and subject == item.event.subject):
+                known.append(Episode(began=start, ended=over))
+            else:
+                untold.append((start, after, starts[start]))
+    told = _last_told(connection, item.source, {one for _, _, ids in untold for one in ids})
+    return *known, *(
+        Episode(began=start, ended=after, told=max([start, *(told[one] for one in ids if one in told)]))
+        for start, after, ids in untold
+    )
+
+
+def _last_told(connection: Connection, source: str, event_ids: Collection[str]) -> dict[str, datetime]:
+    """When each of these events was last told of: a repeat makes no event, but its delivery is kept."""
+    missing = set(event_ids)
+    found: dict[str, datetime] = {}
+    wanted = select(delivery.c.event_ids, delivery.c.received_at).where(delivery.c.source == source)
+    rows = connection.execute(wanted.order_by(delivery.c.id.desc()).limit(AT_MOST)) if missing else ()
+    for row in rows:
+        told = missing.intersection(row.event_ids)
+        found |= dict.fromkeys(told, moment(row.received_at))
+        missing -= told
+        if not missing:
+            break
+    return found
 
 
 def _tellings(connection: Connection, source: str, subjects: Collection[str]) -> Sequence[Any]:
-    wanted = select(event.c.type, event.c.subject, event.c.data, event.c.time).where(
+    wanted = select(event.c.id, event.c.type, event.c.subject, event.c.data, event.c.time).where(
         event.c.source == source,
         event.c.subject.in_(subjects),
         event.c.type.in_(["alert.firing", "alert.resolved"]),

@@ -67,7 +67,8 @@ class SqlObservations:
         """The newest of each model recorded since then, at most so many models; of versions still in use.
 
         A version that a promotion has replaced is left out, even when labels of its time come in later: an alert on
-        it would ask for the retraining that has just been done.
+        it would ask for the retraining that has just been done. So is one that was never promoted, as a candidate
+        that was refused, once the model has a log of promotions.
         """
         wanted = (
             select(observation.c.model, func.max(observation.c.as_of).label("as_of"))
@@ -106,8 +107,13 @@ class SqlObservations:
 
 
 def _replaced() -> ColumnElement[bool]:
-    """Some alias was moved away from the observed version, and none stands for it by the audit log."""
-    away, there, later = promotion.alias("away"), promotion.alias("there"), promotion.alias("later")
+    """The model has an audit log of promotions, and by it no alias stands for the observed version.
+
+    Unless files of a later moment than its replacement are scored with it: then somebody moved the alias back in
+    MLflow itself, of which the log knows nothing.
+    """
+    logged, there, later = promotion.alias("logged"), promotion.alias("there"), promotion.alias("later")
+    away, drift = promotion.alias("away"), observation.alias("drift")
     moved_on = exists().where(
         later.c.model == there.c.model,
         later.c.alias == there.c.alias,
@@ -120,9 +126,21 @@ def _replaced() -> ColumnElement[bool]:
         there.c.state == "done",
         not_(moved_on),
     )
-    moved_away = exists().where(
-        away.c.model == observation.c.model,
-        away.c.from_version == observation.c.version,
-        away.c.state == "done",
+    replaced_at = (
+        select(func.max(away.c.ended_at))
+        .where(
+            away.c.model == observation.c.model,
+            away.c.from_version == observation.c.version,
+            away.c.state == "done",
+        )
+        .scalar_subquery()
+        .correlate(observation)
     )
-    return and_(moved_away, not_(in_use))
+    scored_since = exists().where(
+        drift.c.kind == "drift",
+        drift.c.model == observation.c.model,
+        drift.c.version == observation.c.version,
+        drift.c.as_of > replaced_at,
+    )
+    has_log = exists().where(logged.c.model == observation.c.model, logged.c.state == "done")
+    return and_(has_log, not_(in_use), not_(scored_since))

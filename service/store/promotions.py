@@ -23,6 +23,7 @@ from service.store.tables import promotion, run
 from triggers.reason import Reason
 
 SKEW = timedelta(minutes=1)  #: that the registry's clock may be away from ours
+SLOW = timedelta(minutes=10)  #: a move that began before this is stuck, however often it is tried: told to a person
 
 _COLUMNS = [item.name for item in fields(Promotion)]
 
@@ -69,7 +70,8 @@ class SqlPromotions:
 
     def approve(self, promotion_id: str, by: str, detail: str, taken: Claim) -> Promotion | None:
         """Begin the move that was asked about; None when another one moves the alias, or nobody asks any more."""
-        said = {"state": PromotionState.MOVING, "reason": Reason.APPROVED, "by": by, "detail": detail}
+        said: dict[str, Any] = {"state": PromotionState.MOVING, "reason": Reason.APPROVED, "by": by, "detail": detail}
+        said["created_at"] = micros(taken.now)  # the move begins now; its id keeps when the question was asked
         asked = (promotion.c.id == promotion_id, promotion.c.state == PromotionState.ASKED)
         try:
             with self._database.write() as connection:

@@ -178,6 +178,17 @@ class SqlRuns:
         with self._database.read() as connection:
             return connection.scalar(select(package.c.content).where(package.c.digest == digest))
 
+    def gives(self, run_key: str, digest: str, *, holder: str) -> bool:
+        """Note the digest of the secrets that it is about to be given; False when that claim holds no more."""
+        mine = (run.c.run_key == run_key, run.c.holder == holder)
+        with self._database.write() as connection:
+            return connection.execute(update(run).where(*mine).values(secret_digest=digest)).rowcount == 1
+
+    def given(self, run_key: str) -> str:
+        """The digest of the secrets that it was given last, "" for none. In no record, so that nothing shows it."""
+        with self._database.read() as connection:
+            return connection.scalar(select(run.c.secret_digest).where(run.c.run_key == run_key)) or ""
+
     def recorded(self, run_key: str, edges: Sequence[Edge], outputs: Mapping[str, Any], now: datetime) -> None:
         """Its lineage is in: written in one step with the edges."""
         with self._database.write() as connection:

@@ -169,6 +169,7 @@ run = Table(
     _time("cancel_sent_at", nullable=True),
     _time("cancel_told_at", nullable=True),
     Column("secrets", JSON, nullable=False, server_default="{}"),
+    _text("secret_digest"),
     Index(None, "state"),
     Index(None, "rule", "subject"),
     Index(None, "rule", "id"),

@@ -25,6 +25,7 @@ from pipelines.errors import PipelineError
 from pipelines.model_environment import differences
 from pipelines.model_flavors import positive_class
 from pipelines.registered_model import Model, check_columns, load_model
+from pipelines.registry_errors import Unreachable
 from pipelines.report import Step
 from pipelines.sketch import SCORE, Sketch, reference_of
 
@@ -216,7 +217,7 @@ def test_a_model_that_is_not_registered_is_named(registered: str, registry: Any,
 
 def test_a_registry_that_does_not_answer_is_told_without_its_address(registry: Any) -> None:
     registry.setenv("MLFLOW_TRACKING_URI", "http://someone:hunter2@127.0.0.1:9")
-    with pytest.raises(PipelineError, match="the registry behind MLFLOW_TRACKING_URI cannot be reached") as caught:
+    with pytest.raises(Unreachable, match="the registry behind MLFLOW_TRACKING_URI cannot be reached") as caught:
         load_model("m", 1)
     assert "hunter2" not in str(caught.value)
 
@@ -247,7 +248,7 @@ def closed_door() -> Iterator[str]:
 
 def test_a_registry_that_refuses_says_which_variables_to_check(registry: Any, closed_door: str) -> None:
     registry.setenv("MLFLOW_TRACKING_URI", closed_door)
-    with pytest.raises(PipelineError, match="check MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN"):
+    with pytest.raises(Unreachable, match="check MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN"):
         load_model("m", 1)
 
 
@@ -266,5 +267,20 @@ def test_credentials_that_cannot_read_the_artifacts_are_named(
 ) -> None:
     registry.setenv(variable, "wrong")
     message = f"the artifacts of models:/{NAME}/1 were not read: this step's AWS_ACCESS_KEY_ID .* are refused"
-    with pytest.raises(PipelineError, match=message):
+    with pytest.raises(Unreachable, match=message):
         load_model(NAME, 1)
+
+
+def test_a_silent_store_is_no_model_without_files(registered: str, registry: Any, new_client: None) -> None:
+    registry.setenv("AWS_MAX_ATTEMPTS", "1")
+    for variable in ("AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL"):
+        registry.setenv(variable, "http://127.0.0.1:9")
+    with pytest.raises(Unreachable, match=f"the artifacts of models:/{NAME}/1 were not read"):
+        load_model(NAME, 1)
+
+
+def test_a_model_without_files_is_no_silent_store(registered: str, registry: Any, new_client: None) -> None:
+    mlflow.register_model("s3://models/nothing/is/here", "hollow")
+    with pytest.raises(PipelineError) as caught:
+        load_model("hollow", 1)
+    assert caught.type is PipelineError

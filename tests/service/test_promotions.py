@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -565,12 +566,12 @@ def test_a_move_that_is_tried_in_vain_waits_longer_and_is_stuck_after_a_while(
     for _ in range(2 * 60 // 5):
         world.later(5)
     assert stuck() == [f"promotion:{log(world)[0].id}"]
-    waits = [(later - sooner).total_seconds() for sooner, later in zip(tries, tries[1:], strict=False)]
+    waits = [(later - sooner).total_seconds() for sooner, later in pairwise(tries)]
     assert (waits[0], max(waits), waits == sorted(waits)) == (5, 65, True)
 
 
 def test_a_run_that_cannot_be_recorded_holds_up_no_move(
-    world: World, train: Train, caplog: pytest.LogCaptureFixture
+    world: World, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.registry.before_set = Killed()
     with pytest.raises(Killed):
@@ -585,4 +586,4 @@ def test_a_run_that_cannot_be_recorded_holds_up_no_move(
     world.objects.__class__ = Broken
     world.later(3600)
     assert log(world)[0].state is PromotionState.DONE
-    assert "sweep_failed" in caplog.text
+    assert "sweep_failed" in capsys.readouterr().out

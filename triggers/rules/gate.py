@@ -23,6 +23,7 @@ class Episode:
 
     began: datetime
     ended: datetime | None  #: None: it still fires
+    told: datetime | None = None  #: when it was last told of, where its end never was: so it counts until a while after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +83,18 @@ def exhausted(limits: Limits, history: History, now: datetime) -> datetime | Non
 def trouble_since(episodes: Sequence[Episode], quiet: timedelta, now: datetime) -> datetime:
     """When the alerts began that fire now, an alert that comes back within the quiet time being the same trouble."""
     since = now
-    for one in sorted(episodes, key=lambda one: one.ended or now, reverse=True):
-        if since - (one.ended or now) > quiet:
+    ends = [(_end(one, quiet, now), one.began) for one in episodes]
+    for ended, began in sorted(ends, reverse=True):
+        if since - ended > quiet:
             break
-        since = min(since, one.began)
+        since = min(since, began)
     return since
+
+
+def _end(one: Episode, quiet: timedelta, now: datetime) -> datetime:
+    """Until when it counts: a `resolved` that got lost must not make one alert of old a trouble without end."""
+    ended = one.ended or now
+    return ended if one.told is None else min(ended, one.told + quiet)
 
 
 def _help_needed(tries: int, since: datetime) -> str:

@@ -33,10 +33,12 @@ def upgrade() -> None:
 
     with op.batch_alter_table('run', schema=None) as batch_op:
         batch_op.add_column(sa.Column('secrets', sa.JSON(), server_default='{}', nullable=False))
+        batch_op.add_column(sa.Column('secret_digest', sa.Text(), server_default='', nullable=False))
 
 
 def downgrade() -> None:
     with op.batch_alter_table('run', schema=None) as batch_op:
+        batch_op.drop_column('secret_digest')
         batch_op.drop_column('secrets')
 
     with op.batch_alter_table('answer', schema=None) as batch_op:
