@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from mlflow.exceptions import MlflowException
 
 from pipelines.errors import PipelineError
+from pipelines.mlflow_plugins import leave_out_feast
 
 # How often a request is repeated. MLflow's own default waits four minutes on a registry that is not there; a step
 # that fails is repeated by whoever runs the pipeline.
@@ -17,22 +18,34 @@ RETRIES = "3"
 REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch",
            "NoCredentials", "Forbidden")  # fmt: skip
 
+# And how it says that a file is not there, be it that somebody removed it.
+GONE = ("RESOURCE_DOES_NOT_EXIST", "NoSuchKey", "NoSuchBucket", "(404)", "FileNotFoundError", "No such artifact")
+
+
+class Unreachable(PipelineError):
+    """The registry, or the store behind it, does not answer or lets nobody in: it tells nothing of a model.
+
+    Whoever can do without the model must not take this for its absence; repeated later, the step may succeed.
+    """
+
 
 @contextmanager
 def registry(uri: str) -> Iterator[None]:
     """Around questions to MLflow's registry; `uri` is what is asked for."""
+    leave_out_feast()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
     if not os.environ.get("MLFLOW_TRACKING_URI") and not os.environ.get("MLFLOW_REGISTRY_URI"):
         raise PipelineError("MLFLOW_TRACKING_URI is not set: there is no registry to ask")
     try:
         yield
     except MlflowException as error:
-        raise PipelineError(_refusal(error, uri)) from error
+        raise _refusal(error, uri) from error
 
 
 @contextmanager
 def artifacts(uri: str) -> Iterator[None]:
     """Around the download of a registered model's files, from MLflow's server or from the store behind it."""
+    leave_out_feast()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills the run's log
     try:
         yield
@@ -40,7 +53,8 @@ def artifacts(uri: str) -> Iterator[None]:
         told = f"{getattr(error, 'error_code', '')} {type(error).__name__} {error}"
         why = "this step's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are refused: "
         refused = any(word in told for word in REFUSED)
-        raise PipelineError(f"the artifacts of {uri} were not read: {why * refused}{first_line(error)}") from error
+        kind = PipelineError if not refused and any(word in told for word in GONE) else Unreachable
+        raise kind(f"the artifacts of {uri} were not read: {why * refused}{first_line(error)}") from error
 
 
 @contextmanager
@@ -58,14 +72,16 @@ def first_line(error: Exception) -> str:
     return re.sub(r"//[^/@\s]+@", "//", text)[:300]
 
 
-def _refusal(error: MlflowException, uri: str) -> str:
-    """One sentence: what was asked for, what came back, what to change."""
+def _refusal(error: MlflowException, uri: str) -> PipelineError:
+    """One sentence: what was asked for, what came back, what to change. Only an absence is told as a fact."""
     if error.error_code == "RESOURCE_DOES_NOT_EXIST" or (
         error.error_code == "INVALID_PARAMETER_VALUE" and "alias" in str(error)
     ):
-        return f"there is no {uri} in the registry"
+        return PipelineError(f"there is no {uri} in the registry")
     if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return "the registry refuses this step: check MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        return Unreachable(
+            "the registry refuses this step: check MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
     if "failed with exception" in str(error) or "failed with timeout" in str(error):
-        return f"the registry behind MLFLOW_TRACKING_URI cannot be reached, so {uri} was not read"
-    return f"{uri} cannot be read from the registry: {first_line(error)}"
+        return Unreachable(f"the registry behind MLFLOW_TRACKING_URI cannot be reached, so {uri} was not read")
+    return Unreachable(f"{uri} cannot be read from the registry: {first_line(error)}")

@@ -1,6 +1,7 @@
 """The table of requested rows that read_data hands to retrieve_features: its columns, and how it is cut into shards.
 
-Also what the later steps know of those columns' names. Imports nothing but pyarrow.
+Also what the later steps know of those columns' names, and how all of them write what only the next step reads.
+Imports nothing but pyarrow.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,16 @@ def rows_between(path: Path, start: int, stop: int) -> Iterator[pa.Table]:
                 first, last = max(start - position, 0), min(stop - position, rows)
                 yield file.read_row_group(group).slice(first, last - first)
             position += rows
+
+
+def between_steps(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A Parquet file for the next step, made to be written and read quickly: it is gone when the run is.
+
+    A dictionary of what is hardly ever there twice, such as an id, is larger and takes longer; nobody asks for
+    statistics.
+    """
+    words = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=words, write_statistics=False)
 
 
 def regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

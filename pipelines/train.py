@@ -106,6 +106,7 @@ def train(placement: Placement) -> dsl.base_component.BaseComponent:
                 repository=repository,
                 revision=revision,
                 reason=reason,
+                promotion=promotion,
                 run_key=run_key,
                 report_uri=report_uri,
             )

@@ -1,7 +1,8 @@
 """What the gate says, and why: figures of both models → a verdict. Called by compare.py; no file and no model is here.
 
 The words are a contract with the service, which acts on them (`docs/promotion.md`): `promote` and `refuse`; `ask` for
-a person's word; `never` where the rule only wants to know; `first` where there is no champion to compare with.
+a person's word; `never` where the rule only wants to know; `first` where this version became the
+champion, for there was none.
 """
 
 import math
@@ -63,14 +64,20 @@ class Verdict:
         }  # fmt: skip
 
 
-def unopposed(rule: Rule, candidate: Scored, number: int) -> Verdict:
-    """There is no other champion; the first version became it when it was registered."""
-    reason = f"version {number} is the champion: there is no other to compare it with"
-    return Verdict("first", (reason,), len(candidate.truth), defined(value(rule.figure, candidate)))
+def unopposed(rule: Rule, candidate: Scored, number: int, *, crowned: bool) -> Verdict:
+    """There is no other champion. The first version became it when it was registered, unless the rule's mode, or
+    somebody who took the alias away, was against it: then it is a person's to give."""
+    word = "first" if crowned else "never" if rule.mode == "never" else "ask"
+    said = f"version {number} is the champion" if crowned else f"the model has no champion; promotion is `{rule.mode}`"
+    reason = f"{said}: there is no other to compare it with"
+    return Verdict(word, (reason,), len(candidate.truth), defined(value(rule.figure, candidate)))
 
 
 def undecided(rule: Rule, candidate: Scored, problem: str) -> Verdict:
-    """The champion cannot be scored, so there is nothing to compare: a person decides."""
+    """The champion cannot be scored, or on too few rows, so there is nothing to compare: a person decides.
+
+    The figure and the rows are the candidate's own on the whole hold-out.
+    """
     word = "never" if rule.mode == "never" else "ask"
     reason = f"the champion cannot be compared with: {problem}"
     return Verdict(word, (reason,), len(candidate.truth), defined(value(rule.figure, candidate)))

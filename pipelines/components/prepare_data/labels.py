@@ -66,7 +66,7 @@ def _parts(path: Path, uri: str, chosen: Window, whole: bool) -> Iterator[pa.Tab
         groups = [number for number in range(file.num_row_groups) if _may_hold(file.metadata.row_group(number), chosen)]
         for batch in file.iter_batches(CHUNK, row_groups=groups, columns=columns):
             table = pa.Table.from_batches([batch]).select(columns)
-            part = _inside(_typed(table, uri), chosen)
+            part = _inside(_typed(table, uri), chosen, uri)
             if part.num_rows:
                 yield _classes_checked(part, uri)
 
@@ -94,7 +94,10 @@ def _typed(table: pa.Table, uri: str) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _inside(table: pa.Table, chosen: Window) -> pa.Table:
+def _inside(table: pa.Table, chosen: Window, uri: str) -> pa.Table:
+    """The window's rows. One without a moment may be of any window, and a comparison would just lose it."""
+    if timeless := table.column(TIME).null_count:
+        raise PipelineError(f"{uri}: {timeless} labels have no {TIME}")
     inside = pc.less_equal(table.column(TIME), _moment(chosen.as_of))
     if chosen.since:
         inside = pc.and_(inside, pc.greater(table.column(TIME), _moment(chosen.since)))
@@ -102,10 +105,11 @@ def _inside(table: pa.Table, chosen: Window) -> pa.Table:
 
 
 def _classes_checked(rows: pa.Table, uri: str) -> pa.Table:
+    """Other classes are counted and not named: what stands there may be a person's income."""
+    if nothing := rows.column(LABEL).null_count:
+        raise PipelineError(f"{uri}: {nothing} labels have no {LABEL}")
     if others := set(pc.unique(rows.column(LABEL)).to_pylist()) - set(CLASSES):
-        raise PipelineError(
-            f"{uri}: {LABEL} must be {' or '.join(CLASSES)}; found also: {', '.join(sorted(map(repr, others))[:5])}"
-        )
+        raise PipelineError(f"{uri}: {LABEL} must be {' or '.join(CLASSES)}; found also {len(others)} other values")
     if rows.column(KEY).null_count:
         raise PipelineError(f"{uri}: {rows.column(KEY).null_count} labels have no {KEY}")
     return rows
@@ -131,10 +135,12 @@ def _newest(rows: pa.Table, newest: int) -> pa.Table:
 
 
 def _may_hold(group: Any, chosen: Window) -> bool:
-    """Whether a row group can have rows of the window, as far as its own statistics tell."""
+    """Whether a row group can have rows of the window, or without a moment, as far as its own statistics tell."""
     columns = [group.column(number) for number in range(group.num_columns)]
     found = next((one.statistics for one in columns if one.path_in_schema == TIME), None)
     if found is None or not found.has_min_max or not isinstance(found.min, datetime):
+        return True
+    if not found.has_null_count or found.null_count:
         return True
     oldest, newest = (moment.replace(tzinfo=moment.tzinfo or UTC) for moment in (found.min, found.max))
     return oldest <= chosen.as_of and (not chosen.since or newest > chosen.since)

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.components.prepare_data.about import about
+from pipelines.components.prepare_data.labels import TIME
 from pipelines.components.register_model.registry import Candidate
 from pipelines.model_flavors import SCORERS
 from pipelines.registered_model import REFERENCE
@@ -37,6 +40,7 @@ def candidate(
         "repository": plain,
         "data_window_start": window["start"],
         "data_window_end": window["end"],
+        "trained_until": trained_until(left.train),
         "feature_service": window["features"],
         "training_rows": str(pq.read_metadata(left.train).num_rows),
         "model_type": model_type(left.model),
@@ -47,6 +51,15 @@ def candidate(
         "validation.html": Path(left.validation),
     }
     return Candidate(Path(left.model), name, figures, tags | validated(validation), files)
+
+
+def trained_until(train: str) -> str:
+    """The last moment of the training part, RFC 3339: the window's end is later, for its newest share tests.
+
+    compare_models judges a champion only on what came after it.
+    """
+    last: datetime = pc.max(pq.read_table(train, columns=[TIME], partitioning=None).column(TIME)).as_py()
+    return last.isoformat()
 
 
 def validated(result: Mapping[str, Any]) -> dict[str, str]:

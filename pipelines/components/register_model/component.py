@@ -22,6 +22,7 @@ def register_model(
     reason: str,
     run_key: str,
     report_uri: str,
+    promotion: str = "auto",
 ) -> int:
     """One version of the model in MLflow's registry for this run, however often it is executed; returns its number."""
     from pipelines.components.register_model.candidate import Left, candidate
@@ -31,4 +32,4 @@ def register_model(
     told = {"repository": repository, "commit": revision, "reason": reason, "run_key": run_key}
     left = Left(model.path, train.path, reference.path, evaluation.path, docs.path)
     with Step("income-training.register_model", run_key, report_uri) as step:
-        return register(candidate(model_name, left, figures, validation, told), step)
+        return register(candidate(model_name, left, figures, validation, told), step, promotion)

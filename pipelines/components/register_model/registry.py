@@ -37,15 +37,19 @@ class Candidate:
         return self.tags["run_key"]
 
 
-def register(candidate: Candidate, step: Step) -> int:
-    """The version of this run key: found, or made. The model's first version becomes its champion."""
+def register(candidate: Candidate, step: Step, promotion: str = "auto") -> int:
+    """The version of this run key: found, or made. With `promotion` `auto` a model without a champion gets it as one;
+
+    with `approve` and `never` no pipeline makes a champion, not the first one either.
+    """
     if not candidate.run_key or "'" in candidate.run_key:
         raise PipelineError("run_key must be a token without quotes; without one a repeated run would register twice")
     with registry(f"models:/{candidate.name}"):
         versions = versions_of(candidate.name, candidate.run_key)
         adopted = bool(versions)
         version = versions[0] if versions else _settle(candidate, _make(candidate))
-        crown(candidate.name, version)
+        if promotion == "auto":
+            crown(candidate.name, version)
     step.inputs.append(commit(candidate.tags["repository"], candidate.tags["commit"]))
     step.outputs.append(model_version(candidate.name, version))
     step.facts |= {"model": f"models:/{candidate.name}/{version}", "adopted": adopted, "metrics": candidate.figures}

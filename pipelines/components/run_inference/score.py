@@ -5,7 +5,9 @@ written in chunks: the memory does not grow with the file.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from pipelines.errors import PipelineError
 from pipelines.model_flavors import HIGH, LOW
 from pipelines.registered_model import Model, check_columns, load_model, resolve
 from pipelines.report import Step, model_version
-from pipelines.requested import GRID
+from pipelines.requested import GRID, between_steps
 from pipelines.sketch import Sketch
 
 OURS = ("line", "user_id", "status")
@@ -108,19 +110,29 @@ def predict(model: Model, rows: pa.Table, passed: Sequence[str] = ()) -> pa.Tabl
 def _written(
     model: Model, batches: Iterator[pa.RecordBatch], output: tuple[Path, pa.Schema], sketch: Sketch | None
 ) -> dict[str, Any]:
-    """Chunk by chunk: scored, written, counted."""
+    """Chunk by chunk: scored, and, while the next one is scored, written and counted."""
     path, schema = output
-    rows = scored = high = 0
-    words = [field.name for field in schema if pa.types.is_string(field.type)]
-    # A dictionary of what is hardly ever there twice, such as a probability, is larger and takes 1 s a million rows.
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=words) as writer:
-        for batch in batches:
-            given = pa.Table.from_batches([batch])
-            found = predict(model, given, schema.names[len(PREDICTED) :])
+    totals: Counter[str] = Counter(rows=0, scored=0, high=0)
+    with between_steps(path, schema) as writer, ThreadPoolExecutor(1) as beside:
+
+        def keep(given: pa.Table, found: pa.Table) -> None:
             writer.write_table(found.replace_schema_metadata(schema.metadata))
             if sketch:
                 sketch.add(given, pc.fill_null(found.column("probability"), float("nan")).to_numpy())
-            rows += found.num_rows
-            scored += found.num_rows - found.column("probability").null_count
-            high += pc.sum(pc.equal(found.column("Predicted_Income_Class"), HIGH)).as_py() or 0
-    return {"rows": rows, "scored": scored, "classes": {LOW: scored - high, HIGH: high}}
+            totals.update(
+                rows=found.num_rows,
+                scored=found.num_rows - found.column("probability").null_count,
+                high=pc.sum(pc.equal(found.column("Predicted_Income_Class"), HIGH)).as_py() or 0,
+            )
+
+        kept: Future[None] | None = None
+        for batch in batches:
+            given = pa.Table.from_batches([batch])
+            found = predict(model, given, schema.names[len(PREDICTED) :])
+            if kept:
+                kept.result()
+            kept = beside.submit(keep, given, found)
+        if kept:
+            kept.result()
+    low = totals["scored"] - totals["high"]
+    return {"rows": totals["rows"], "scored": totals["scored"], "classes": {LOW: low, HIGH: totals["high"]}}

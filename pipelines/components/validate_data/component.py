@@ -15,10 +15,11 @@ def validate_data(
     run_key: str,
     report_uri: str,
     docs: dsl.Output[dsl.HTML],
+    pipeline_name: str = "income-training",
 ) -> dict[str, Any]:
     """Training and test set, held to the expectations that lie in the bucket; one that fails ends the run."""
     from pipelines.components.validate_data.validate import validate
     from pipelines.report import Step
 
-    with Step("income-training.validate_data", run_key, report_uri) as step:
+    with Step(f"{pipeline_name}.validate_data", run_key, report_uri) as step:
         return validate((train.path, test.path), suite_uri, docs.path, step)

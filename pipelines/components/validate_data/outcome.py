@@ -24,6 +24,11 @@ COUNTS = (
     "element_count", "unexpected_count", "unexpected_percent", "missing_count", "missing_percent",
     "unexpected_percent_total", "unexpected_percent_nonmissing",
 )  # fmt: skip
+AGGREGATES = (
+    "expect_column_mean_to_be_between", "expect_column_stdev_to_be_between", "expect_column_sum_to_be_between",
+    "expect_column_unique_value_count_to_be_between", "expect_column_proportion_of_unique_values_to_be_between",
+    "expect_column_proportion_of_non_null_values_to_be_between", "expect_column_kl_divergence_to_be_less_than",
+)  # fmt: skip
 OF_TYPES = ("expect_column_values_to_be_of_type", "expect_column_values_to_be_in_type_list")
 SETS = ("value_set", "value_pairs_set")
 COUNT_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0}  # no unexpected value is listed
@@ -119,10 +124,13 @@ def _told(one: Any, schema: pa.Schema, ids: Sequence[str]) -> ExpectationValidat
 
 
 def _seen(expectation: str, value: Any) -> Any:
-    """What was observed, if it is a figure, a column's type or the table's columns: all else may be a row's."""
+    """What was observed, if it is made of all rows, a column's type or the table's columns.
+
+    All else may be one row's: a maximum or a median is somebody's salary.
+    """
     if expectation.startswith("expect_table_") or (expectation in OF_TYPES and isinstance(value, str)):
         return value
-    return value if isinstance(value, int | float) else None
+    return value if expectation in AGGREGATES and isinstance(value, int | float) else None
 
 
 def _failure(one: Any) -> Failure:

@@ -37,7 +37,8 @@ def compose(predictions: Sequence[Path], path: Path, metadata: Mapping[str, str]
     """Writes the output file, row groups of a fixed size whatever the input's, and counts its statuses."""
     counts: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
     schema = pq.read_schema(predictions[0]).with_metadata(dict(metadata))
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    words = [field.name for field in schema if pa.types.is_string(field.type)]  # of ids a dictionary is larger
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=words) as writer:
         for table in regrouped(_in_order(predictions), ROW_GROUP):
             writer.write_table(table.replace_schema_metadata(schema.metadata))
             found = pc.value_counts(table.column(STATUS))
