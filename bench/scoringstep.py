@@ -2,8 +2,8 @@
 """`python bench/scoringstep.py STEP PARAMS`: one step of a scoring, or the bare script, in this process; prints JSON.
 
 Started by inference.py, a fresh process each time, as KFP does it. The imports are measured apart from the work, also
-those that Feast, ibis and MLflow do only when they are used, which are seconds. `work` is what else the step's functions
-take, their own storage and registry included. `peak` is the process's largest resident set, imports included.
+those that Feast, ibis and MLflow do only when they are used, which are seconds. `work` is what else the step's
+functions take, their own storage and registry included. `peak` is the process's largest resident set, imports included.
 """
 
 import importlib

@@ -47,7 +47,7 @@ def wine_training(placement: Placement) -> dsl.base_component.BaseComponent:
         told = {"run_key": run_key, "report_uri": report_uri}
         data = fetch_wine(bucket=bucket, key=key, version=version, etag=etag, label=label, **told)
         parts = {"train": data.outputs["train"], "test": data.outputs["test"]}
-        validation = validate_data(**parts, suite_uri=suite_uri, **told)
+        validation = validate_data(**parts, suite_uri=suite_uri, pipeline_name=NAME, **told)
         forest = train_forest(train=parts["train"], label=label, trees=trees, **told).after(validation)
         quality = evaluate_forest(model=forest.outputs["model"], test=parts["test"], label=label, **told)
         published = publish_model(

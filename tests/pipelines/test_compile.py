@@ -39,7 +39,7 @@ STEPS = {
         "train-model", "validate-data",
     ],
 }  # fmt: skip
-LONG = {"train-model", "evaluate-model", "validate-data"}  # what ends one of them would end it again
+LONG = {"train-model", "evaluate-model", "validate-data", "deploy-model"}  # what ends one of them would end it again
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
