@@ -101,7 +101,8 @@ def _happenings(stage: Stage) -> list[Happening]:
 
 def _named(event: Mapping[str, Any]) -> str:
     labels = event["data"]["labels"]
-    return " ".join(labels[name] for name in ("alertname", "feature") if name in labels)
+    name = " ".join(labels[name] for name in ("alertname", "feature") if name in labels)
+    return f"{name}, asked again" if "repeat" in event["data"] else name
 
 
 def _moment(text: str) -> datetime:
