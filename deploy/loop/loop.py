@@ -97,8 +97,9 @@ def history(demo: Demo, world: World) -> Compared:
 def staged(world: World, home: Path) -> Iterator[tuple[Stage, Supervisor]]:
     """The stack up in an empty folder, with nothing on it yet, and who keeps it up; down again afterwards."""
     bare, clone = prepare(home, sources=SOURCES, rules=HERE / "rules" / "loop.yaml")
-    with Supervisor(home / "data", say) as supervisor:
-        demo = Demo(stack=bring_up(supervisor, wanted()), bare=bare, clone=clone, now=datetime.now(UTC), pause=0.5)
+    with Supervisor(home / "data", say) as supervisor, httpx.Client() as http:
+        stack = bring_up(supervisor, wanted())
+        demo = Demo(stack=stack, bare=bare, clone=clone, now=datetime.now(UTC), pause=0.5, http=http)
         configure_hook(demo)
         yield Stage(demo, world), supervisor
 

@@ -21,9 +21,11 @@ def test_a_drift_mends_itself_with_one_retraining(tmp_path: Path) -> None:
         champion = httpx.get(alias, params={"name": MODEL, "alias": "champion"}).json()["model_version"]["version"]
         verified = loop.kfp_triggers(stage.demo, "verify")
 
-    assert [week.version for week in told.weeks] == [1, 1, 1, 2]  # week 3 was under way when the alert fired
-    assert [week.psi > loop.threshold() for week in told.weeks] == [False, True, True, False]
-    assert [week.accuracy > 0.76 for week in told.weeks] == [True, False, False, True]
+    misread = [week.number >= world.unit_from and week.version == 1 for week in told.weeks]
+    assert misread[1]
+    assert not misread[3]  # week 3 may have been under way when the alert fired
+    assert [week.psi > loop.threshold() for week in told.weeks] == misread
+    assert [week.accuracy < 0.76 for week in told.weeks] == misread
     assert [one.kind for one in told.happenings if one.kind != "held"] == ["alert", "retrain", "promoted"]
     assert told.happenings[-1].text == "version 2 promoted (champion was 1)"
     assert champion == "2"
