@@ -108,7 +108,7 @@ def test_steps_are_repeated_when_lost_end_in_time_and_come_from_a_cache_only_by_
     spec, platform = documents(tmp_path / f"{pipeline}@v1.yaml")
     found = tasks(spec)
     assert {name for name, task in found.items() if "retryPolicy" not in task} <= LONG
-    assert {task["retryPolicy"]["maxRetryCount"] for task in found.values() if "retryPolicy" in task} == {RETRIES}
+    assert {task["retryPolicy"]["maxRetryCount"] for task in found.values() if "retryPolicy" in task} <= {RETRIES}
     assert {name for name, task in found.items() if task["cachingOptions"]} <= {"checkout-code"}
     for placed in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
         assert 15 * 60 <= int(placed["activeDeadlineSeconds"]) <= MINUTES * 60
