@@ -8,12 +8,13 @@ KServe's own has hundreds more.
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from kubeapi import KubeApi
-from kubernetes.dynamic.exceptions import DynamicApiError
+from kubernetes.dynamic.exceptions import DynamicApiError, ResourceNotFoundError
 
 GROUP, KIND = "serving.kserve.io", "InferenceService"
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
@@ -62,7 +63,7 @@ class KServe:
     def __init__(self, api: KubeApi, outcomes: Mapping[str, str]) -> None:
         self.outcomes = dict(outcomes)  #: "ready" (default), "fails", "hangs", "unseen" (no Deployment is shown)
         self._admin = api.admin()
-        self._services = self._admin.resources.get(api_version=f"{GROUP}/v1beta1", kind=KIND)
+        self._services = _installed(api)
         self._deployments = self._admin.resources.get(api_version="apps/v1", kind="Deployment")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -115,6 +116,16 @@ class KServe:
         finally:
             self._over.set()
             self._thread.join(timeout=10)
+
+
+def _installed(api: KubeApi) -> Any:
+    """The kind, once the server offers it: it accepts a CRD some time before that."""
+    api.apply(CRD)
+    for _ in range(100):
+        with contextlib.suppress(ResourceNotFoundError):
+            return api.admin().resources.get(api_version=f"{GROUP}/v1beta1", kind=KIND)
+        time.sleep(0.1)
+    raise TimeoutError(f"{KIND} is not offered 10 s after its CRD was accepted")
 
 
 def _status(service: dict[str, Any], before: dict[str, Any], outcome: str) -> dict[str, Any]:

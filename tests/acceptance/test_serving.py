@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import scene
-from kserve import CRD, KServe
+from kserve import KServe
 from kubeapi import KubeApi, kube_api
 
 from service.settings import LocalSettings
@@ -35,7 +35,7 @@ for _ in range(2):
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
     with kube_api(tmp_path_factory.mktemp("kube")) as running:
-        running.apply(CRD, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
+        running.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
         yield running
 
 

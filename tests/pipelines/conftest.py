@@ -75,6 +75,14 @@ class Parts:
     ports: dict[str, int]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _registry_of_one_module() -> Iterator[None]:
+    """A step is a process of its own; here `mlflow.set_tracking_uri` would hold for every module that follows."""
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+
+
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     """A supervisor with MinIO; what else a test needs is started by its fixture."""

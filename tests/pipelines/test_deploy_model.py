@@ -1,13 +1,14 @@
 """deploy_model on a real Kubernetes API; KServe's controller is played by `kserve.py`."""
 
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
-from kserve import CRD, KServe
+from kserve import KServe
 from kubeapi import KubeApi, kube_api, manifests
 from kubernetes.client import ApiException
 from kubernetes.dynamic import DynamicClient
@@ -46,7 +47,6 @@ def namespace(api: KubeApi, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def kserve(api: KubeApi, namespace: str) -> Iterator[KServe]:
-    api.apply(CRD)
     outcomes = {"broken": "fails", "slow": "hangs", "serverless": "unseen"}
     with KServe(api, outcomes).playing() as playing:
         yield playing
@@ -204,6 +204,10 @@ def test_without_the_crd_the_error_says_how_to_get_kserve(api: KubeApi, namespac
     crds = api.admin().resources.get(api_version="apiextensions.k8s.io/v1", kind="CustomResourceDefinition")
     for item in crds.get().items:
         crds.delete(name=item.metadata.name)
+    for _ in range(100):
+        if not crds.get().items:
+            break
+        time.sleep(0.1)
 
     with pytest.raises(PipelineError, match=r"no InferenceService of serving\.kserve\.io/v1beta1: is KServe installed"):
         put(wanted(namespace, "1"))

@@ -93,7 +93,7 @@ class Cluster:
         except refused.ForbiddenError as error:
             raise PipelineError(
                 f"the step's service account may not {verb} {what} in namespace {self.namespace}: "
-                "deploy/kubernetes/serving has the role that it needs"
+                f"deploy/kubernetes/serving has the role that it needs ({_message(error)})"
             ) from error
         except refused.UnauthorizedError as error:
             raise PipelineError("the Kubernetes API does not accept the step's credentials") from error
