@@ -19,6 +19,8 @@ from service.ports import App
 from service.records import Edge, RunRecord
 
 MAX_DATASETS = 200  #: of one report; a report with more is not ours
+MAX_FACTS = 12  #: about one dataset
+ABOUT = "kfpTriggers_about"  #: the facet with which a step tells a few facts about a dataset
 OBSERVED = ("observation", "observations")  #: facts that have a table of their own
 
 
@@ -43,16 +45,12 @@ def record(app: App, item: RunRecord) -> None:
             read = {name: _without_texts(report) for name, report in read.items()}
         node = f"run:{item.run_key}"
         edges = [edge for report in read.values() for edge in edges_of(report, item.run_key)]
-        edges += [
-            Edge(
-                source=node,
-                relation="wrote",
-                target=f"models:/{found.name}/{found.version}",
-                run_key=item.run_key,
-                data={"run_id": found.run_id},
-            )
-            for found in versions
-        ]
+        for found in versions:
+            target = f"models:/{found.name}/{found.version}"
+            told = [edge for edge in edges if (edge.source, edge.target) == (node, target)]
+            about = {"run_id": found.run_id, **(told[0].data if told else {})}
+            edges = [edge for edge in edges if edge not in told]
+            edges.append(Edge(source=node, relation="wrote", target=target, run_key=item.run_key, data=about))
         edges += [
             Edge(source=node, relation="wrote", target=f"mlflow-run:{one}", run_key=item.run_key) for one in traced
         ]
@@ -88,8 +86,14 @@ def _without_texts(report: Mapping[str, Any]) -> Mapping[str, Any]:
     for kind in ("inputs", "outputs"):
         datasets = report.get(kind)
         if isinstance(datasets, list):
-            bare[kind] = [one for one in datasets[:MAX_DATASETS] if not _has_keys(_uri(one))]
+            bare[kind] = [_without_words(one) for one in datasets[:MAX_DATASETS] if not _has_keys(_uri(one))]
     return bare
+
+
+def _without_words(dataset: Any) -> Any:
+    """A dataset without what its step says about it."""
+    facets = dataset.get("facets") if isinstance(dataset, dict) else None
+    return {**dataset, "facets": {**facets, ABOUT: None}} if isinstance(facets, dict) else dataset
 
 
 def _has_keys(uri: str) -> bool:
@@ -143,8 +147,12 @@ def _uri(dataset: Any) -> str:
 
 
 def _facts(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a dataset's facets belongs on its edge: version and row count."""
+    """What of a dataset's facets belongs on its edge: what our own says of it, version and row count."""
+    about = _at(dataset, "facets", ABOUT)
     facts: dict[str, Any] = {}
+    for name, told in list(about.items())[:MAX_FACTS] if isinstance(about, dict) else []:
+        if isinstance(told, str) and not name.startswith("_"):
+            facts[name[:50]] = told[:200]
     version = _at(dataset, "facets", "version", "datasetVersion")
     if isinstance(version, str):
         facts["version"] = version[:200]

@@ -82,6 +82,14 @@ def test_a_version_says_where_it_comes_from_and_that_its_data_was_held_to_a_suit
     assert (tags["model_type"], tags["feature_service"]) == ("sklearn", "income_v1")
     assert tags["data_window_end"] == training.params["as_of"]
     assert tags["data_window_start"] < tags["trained_until"] < tags["data_window_end"]
+    (made,) = json.loads((training.first / "register_model.json").read_text())["outputs"]
+    about = {name: told for name, told in made["facets"]["kfpTriggers_about"].items() if not name.startswith("_")}
+    assert about == {
+        "window": f"{tags['data_window_start']}/{tags['data_window_end']}",
+        "features": "income_v1",
+        "validation": f"{expected} of {expected} expectations of {training.params['suite_uri']}",
+        "reason": "push",
+    }
 
 
 def test_a_version_has_its_reference_beside_the_model_and_its_pages_in_the_run(

@@ -64,6 +64,24 @@ def test_a_run_is_followed_to_its_end_and_its_report_becomes_lineage(world: Worl
     assert {"s3://user-ids/incoming/a.csv", "models:/income-classifier/3"} <= read
 
 
+def test_what_a_step_and_the_registry_know_of_a_version_stands_on_one_edge(world: World, drop: Drop) -> None:
+    drop()
+    world.answer()
+    run = only_run(world)
+    about = {"_producer": "p", "window": "2026-10-01/2026-11-01", "validation": "9 of 9", "rows": 7, "x": "y" * 900}
+    facets = {"version": {"datasetVersion": "4"}, "kfpTriggers_about": about}
+    report = {"outputs": [{"namespace": "models:", "name": "income-classifier/4", "facets": facets}]}
+    world.objects.found[f"{run.report_uri}/register_model.json"] = json.dumps(report).encode()
+    world.registry.made_by[run.run_key] = 4
+    world.backend.end()
+    world.later(1)
+
+    (edge,) = [one for one in world.store.lineage.out_of(f"run:{run.run_key}") if one.target.startswith("models:")]
+    assert edge.data == {
+        "run_id": "r", "version": "4", "window": "2026-10-01/2026-11-01", "validation": "9 of 9", "x": "y" * 200
+    }  # fmt: skip
+
+
 def test_every_move_of_a_run_is_kept(world: World, drop: Drop) -> None:
     drop()
     world.answer()

@@ -51,9 +51,18 @@ def register(candidate: Candidate, step: Step, promotion: str = "auto") -> int:
         if promotion == "auto":
             crown(candidate.name, version)
     step.inputs.append(commit(candidate.tags["repository"], candidate.tags["commit"]))
-    step.outputs.append(model_version(candidate.name, version))
+    step.outputs.append(model_version(candidate.name, version, origin(candidate.tags)))
     step.facts |= {"model": f"models:/{candidate.name}/{version}", "adopted": adopted, "metrics": candidate.figures}
     return version
+
+
+def origin(tags: Mapping[str, str]) -> dict[str, str]:
+    """What the lineage says of a version beside its code: data window, feature service, and who found the data good."""
+    told = {"window": f"{tags['data_window_start']}/{tags['data_window_end']}", "features": tags["feature_service"]}
+    if suite := tags.get("validation_suite"):
+        held = int(tags["validation_expectations"]) - int(tags["validation_failed"])
+        told["validation"] = f"{held} of {tags['validation_expectations']} expectations of {suite}"
+    return told | {"reason": tags["reason"]}
 
 
 def versions_of(name: str, run_key: str) -> list[int]:
