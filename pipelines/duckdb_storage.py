@@ -4,6 +4,8 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from urllib.parse import urlsplit
 
@@ -36,6 +38,23 @@ def connect_duckdb() -> None:
     connection.raw_sql("SET TimeZone = 'UTC'")
     connection.raw_sql(f"CREATE SECRET (TYPE s3, {', '.join(_secret())})")
     ibis.set_backend(connection)
+
+
+@contextmanager
+def frames_let_go() -> Iterator[None]:
+    """Around a question that hands DuckDB a frame: ibis would keep it registered, and so in memory, for ever."""
+    con = ibis.get_backend().con
+    before = _frames(con)
+    try:
+        yield
+    finally:
+        for name in _frames(con) - before:
+            con.unregister(name)
+
+
+def _frames(con: duckdb.DuckDBPyConnection) -> set[str]:
+    found = con.execute("SELECT view_name FROM duckdb_views() WHERE view_name LIKE 'ibis%memtable%'")
+    return {name for (name,) in found.fetchall()}
 
 
 def _secret() -> list[str]:

@@ -20,7 +20,7 @@ from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
 
-from pipelines.duckdb_storage import connect_duckdb, point_feast_at_storage
+from pipelines.duckdb_storage import connect_duckdb, frames_let_go, point_feast_at_storage
 from pipelines.errors import PipelineError
 from pipelines.report import Dataset, stored_object
 from pipelines.requested import KEY, OUTPUT
@@ -85,7 +85,7 @@ def as_of_features(store: FeatureStore, wanted: Wanted, entities: pa.Table) -> p
         nobody = pa.table({KEY: pa.array([0], pa.int64()), TIME: pa.array([0], pa.timestamp("us", tz="UTC"))})
         return as_of_features(store, wanted, nobody).slice(0, 0)
     asked = entities.select([KEY, TIME]).append_column(ROW, pa.array(np.arange(entities.num_rows)))
-    with _explained(wanted):
+    with _explained(wanted), frames_let_go():
         answer = store.get_historical_features(entity_df=asked.to_pandas(), features=wanted.request).to_arrow()
     places = _places(answer.column(ROW), entities.num_rows)
     return pa.table({name: _taken(answer.column(name), places) for name in wanted.names})
@@ -107,7 +107,7 @@ def sightings(store: FeatureStore, wanted: Wanted, entities: pa.Table) -> tuple[
     """
     seen, live = np.ones(entities.num_rows, bool), np.ones(entities.num_rows, bool)
     for view in wanted.views if entities.num_rows else ():
-        with _explained(wanted):
+        with _explained(wanted), frames_let_go():
             found = _seen_in(store, view, entities)
         places = found.column(ROW).to_numpy()
         seen_here, live_here = np.zeros(len(seen), bool), np.zeros(len(seen), bool)

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -143,6 +144,13 @@ def test_a_shard_is_answered_as_the_whole_file_is(
     whole, _ = asked(pa.table(columns), people.now.isoformat(), tmp_path)
     parts = [asked(pa.table(columns), people.now.isoformat(), tmp_path, part=Part(shard, 2))[0] for shard in (1, 2)]
     assert pd.concat(parts, ignore_index=True).equals(whole)
+
+
+def test_what_feast_was_handed_is_let_go_of(storage_env: Any, feature_bucket: str, people: Any, tmp_path: Path) -> None:
+    retrieved([1_000_003, 9_000_001], people.now.isoformat(), tmp_path)
+    views = ibis.get_backend().con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    assert views
+    assert [name for (name,) in views if "memtable" in name] == []
 
 
 def test_a_kept_column_and_a_feature_of_one_name_are_told(

@@ -80,6 +80,7 @@ def retrieve(
             summary.add((rows if live.all() else rows.filter(pa.array(live))).select(list(wanted.names)))
             writer = writer or open_files.enter_context(between_steps(Path(paths[1]), rows.schema))
             writer.write_table(rows)
+            del requested, rows, live  # a chunk is let go of before the next is asked for
     incomplete, total = counts.pop("incomplete"), counts.total()
     step.facts |= {
         "rows": total,
