@@ -1,8 +1,11 @@
-"""What every test starts from: an environment without our settings in it, and a home of its own."""
+"""What every test starts from: an environment without our settings in it, a home of its own, and a store of its own."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import postgres
 import pytest
 
 for _name in [name for name in os.environ if name.startswith(("KFP_TRIGGERS_", "AWS_", "MLFLOW_", "FEAST_", "S3_"))]:
@@ -16,6 +19,31 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("KFP_TRIGGERS_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """One PostgreSQL for all tests."""
+    with postgres.server() as one:
+        postgres.migrated(one)
+        yield one
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Of an empty store with the schema of now on PostgreSQL, of one that is not there yet on SQLite."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    one: postgres.Server = request.getfixturevalue("postgres_server")
+    with one.database("migrated") as url:
+        yield url
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of the store's promises run on both."""
+    if "store_url" in metafunc.fixturenames and postgres.on_both(metafunc.module.__name__, metafunc.function.__name__):
+        metafunc.parametrize("store_url", ["sqlite", "postgres"], indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -58,11 +58,13 @@ def register(candidate: Candidate, step: Step, promotion: str = "auto") -> int:
 
 def origin(tags: Mapping[str, str]) -> dict[str, str]:
     """What the lineage says of a version beside its code: data window, feature service, and who found the data good."""
-    told = {"window": f"{tags['data_window_start']}/{tags['data_window_end']}", "features": tags["feature_service"]}
+    told = {"features": tags.get("feature_service", ""), "reason": tags.get("reason", "")}
+    if "data_window_start" in tags:
+        told["window"] = f"{tags['data_window_start']}/{tags['data_window_end']}"
     if suite := tags.get("validation_suite"):
         held = int(tags["validation_expectations"]) - int(tags["validation_failed"])
         told["validation"] = f"{held} of {tags['validation_expectations']} expectations of {suite}"
-    return told | {"reason": tags["reason"]}
+    return {name: text for name, text in told.items() if text}
 
 
 def versions_of(name: str, run_key: str) -> list[int]:
