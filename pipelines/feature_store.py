@@ -6,7 +6,7 @@ repeat rows, so every question carries a row id and the answer is joined back on
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
+from feast.types import PrimitiveFeastType
+from ibis.common.exceptions import IbisError
 
 from pipelines.duckdb_storage import connect_duckdb, frames_let_go, point_feast_at_storage
 from pipelines.errors import PipelineError
@@ -85,7 +87,7 @@ def as_of_features(store: FeatureStore, wanted: Wanted, entities: pa.Table) -> p
         nobody = pa.table({KEY: pa.array([0], pa.int64()), TIME: pa.array([0], pa.timestamp("us", tz="UTC"))})
         return as_of_features(store, wanted, nobody).slice(0, 0)
     asked = entities.select([KEY, TIME]).append_column(ROW, pa.array(np.arange(entities.num_rows)))
-    with _explained(wanted), frames_let_go():
+    with _explained(store, wanted), frames_let_go():
         answer = store.get_historical_features(entity_df=asked.to_pandas(), features=wanted.request).to_arrow()
     places = _places(answer.column(ROW), entities.num_rows)
     return pa.table({name: _taken(answer.column(name), places) for name in wanted.names})
@@ -107,7 +109,7 @@ def sightings(store: FeatureStore, wanted: Wanted, entities: pa.Table) -> tuple[
     """
     seen, live = np.ones(entities.num_rows, bool), np.ones(entities.num_rows, bool)
     for view in wanted.views if entities.num_rows else ():
-        with _explained(wanted), frames_let_go():
+        with _explained(store, wanted), frames_let_go():
             found = _seen_in(store, view, entities)
         places = found.column(ROW).to_numpy()
         seen_here, live_here = np.zeros(len(seen), bool), np.zeros(len(seen), bool)
@@ -132,15 +134,24 @@ def read_datasets(store: FeatureStore, wanted: Wanted) -> list[Dataset]:
 
 
 @contextmanager
-def _explained(wanted: Wanted) -> Iterator[None]:
-    """DuckDB's complaints by kind only: their text may quote a row."""
+def _explained(store: FeatureStore, wanted: Wanted) -> Iterator[None]:
+    """DuckDB's complaints by kind only: their text may quote a row. An id of another type is what ibis complains of."""
     try:
         yield
-    except duckdb.Error as error:
+    except (duckdb.Error, IbisError) as error:
+        with suppress(duckdb.Error, IbisError):
+            _check_keys(store, wanted)
         sources = ", ".join(str(view.batch_source.path) for view in wanted.views)
         raise PipelineError(
             f"the rows of {wanted.label} could not be read from {sources}: {type(error).__name__}"
-        ) from error
+        ) from None
+
+
+def _check_keys(store: FeatureStore, wanted: Wanted) -> None:
+    for view in wanted.views:
+        table, key, _ = _source(store, view)
+        if not (kind := table.schema()[key]).is_integer():
+            raise PipelineError(f"the source of view {view.name} has {key} as {kind}; it must be int64") from None
 
 
 def _pair(entry: str) -> tuple[str, str]:
@@ -163,9 +174,11 @@ def _checked(store: FeatureStore, request: Any, pairs: list[tuple[str, str]], la
             raise PipelineError(
                 f"feature view {view.name!r} is keyed by {', '.join(keys) or 'nothing'}; this pipeline asks by {KEY}"
             )
-    known = {(view.name, feature.name) for view in views for feature in view.features}
+    known = {(view.name, feature.name): feature.dtype for view in views for feature in view.features}
     if strange := [f"{view}:{feature}" for view, feature in pairs if (view, feature) not in known]:
         raise PipelineError(f"feature_list names what Feast does not have: {', '.join(strange)}")
+    if many := [":".join(pair) for pair in pairs if not isinstance(known[pair], PrimitiveFeastType)]:
+        raise PipelineError(f"{', '.join(many)} is a list; a feature is one value")
     return Wanted(request, tuple(names), tuple(views), label)
 
 
@@ -189,22 +202,29 @@ def _seen_in(store: FeatureStore, view: Any, entities: pa.Table) -> pa.Table:
 
     the row's moment; the same bounds as Feast's join.
     """
-    source = view.batch_source
-    key = next((column for column, name in source.field_mapping.items() if name == KEY), KEY)
-    job: Any = DuckDBOfflineStore.pull_all_from_table_or_query(
-        config=store.config,
-        data_source=source,
-        join_key_columns=[key],
-        feature_name_columns=[],
-        timestamp_field=source.timestamp_field,
-        created_timestamp_column=None,
-    )
+    table, key, time_field = _source(store, view)
     numbers = pa.array(np.arange(entities.num_rows))
     asked = ibis.memtable(pa.table({key: entities.column(KEY), ASKED: entities.column(TIME), ROW: numbers}))
-    rows = job.table.inner_join(asked, key)
-    time = rows[source.timestamp_field].cast("timestamp('UTC')")
+    rows = table.inner_join(asked, key)
+    time = rows[time_field].cast("timestamp('UTC')")
     moment = rows[ASKED].cast("timestamp('UTC')")
     counts = time <= moment
     if view.ttl:
         counts = counts & (time + ibis.literal(view.ttl) >= moment)
     return rows.mutate(live=counts).group_by(ROW).aggregate(live=lambda table: table.live.any()).to_pyarrow()
+
+
+def _source(store: FeatureStore, view: Any) -> tuple[Any, str, str]:
+    """A view's ids and times as its source has them, unasked yet; and what the source itself calls the two."""
+    source = view.batch_source
+    own = {name: column for column, name in source.field_mapping.items()}
+    key, time = own.get(KEY, KEY), own.get(source.timestamp_field, source.timestamp_field)
+    job: Any = DuckDBOfflineStore.pull_all_from_table_or_query(
+        config=store.config,
+        data_source=source,
+        join_key_columns=[key],
+        feature_name_columns=[],
+        timestamp_field=time,
+        created_timestamp_column=None,
+    )
+    return job.table, key, time

@@ -5,7 +5,7 @@ the model's columns. A library is imported only when a model of its type is at h
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipelines.model_inputs import coded, tensors, words
 from pipelines.registry_errors import loading
 
 HIGH, LOW = ">50K", "<=50K"
+NUMBERED = (["0", "1"], ["0.0", "1.0"], ["False", "True"])  # classes of a model that was fitted on flags
 BATCH = 8192  # rows that Keras takes at once: more is not faster on a CPU
 
 Probability = Callable[[pd.DataFrame], np.ndarray]
@@ -37,9 +38,10 @@ def _sklearn(folder: Path, info: Any, uri: str) -> Probability:
         estimator = mlflow.sklearn.load_model(str(folder))
     if not hasattr(estimator, "predict_proba"):
         raise PipelineError(f"{uri} gives no probabilities: {type(estimator).__name__} has no predict_proba")
-    numbered = [str(name) for name in estimator.classes_] == ["0", "1"]
+    numbered = [str(name) for name in estimator.classes_] in NUMBERED
     column = positive_class(_class_names(info, uri) if numbered else estimator.classes_, uri)
-    return lambda frame: estimator.predict_proba(frame)[:, column]
+    taught = getattr(estimator, "feature_names_in_", ())
+    return _explained(lambda frame: estimator.predict_proba(frame)[:, column], taught, uri)
 
 
 def _xgboost(folder: Path, info: Any, uri: str) -> Probability:
@@ -60,7 +62,7 @@ def _xgboost(folder: Path, info: Any, uri: str) -> Probability:
         found = booster.inplace_predict(rows) if model is booster else model.predict_proba(rows)[:, 1]
         return np.asarray(found if of_one else 1 - found, np.float64)
 
-    return probability
+    return _explained(probability, booster.feature_names or (), uri)
 
 
 def _tensorflow(folder: Path, info: Any, uri: str) -> Probability:
@@ -78,7 +80,34 @@ def _tensorflow(folder: Path, info: Any, uri: str) -> Probability:
         found = found.reshape(len(frame), width)
         return found[:, column] if width == 2 else found[:, 0] if column == 1 else 1 - found[:, 0]
 
-    return probability
+    return _explained(probability, (), uri)
+
+
+def _explained(probability: Probability, taught: Sequence[str], uri: str) -> Probability:
+    """The scorer, given its columns in the order that it was `taught`, if that is known.
+
+    What its library says of rows that it cannot take may quote one, so only what is sure is told.
+    """
+
+    def asked(frame: pd.DataFrame) -> np.ndarray:
+        alike = set(taught) == set(frame.columns) and list(taught) != list(frame.columns)
+        try:
+            return probability(frame[list(taught)] if alike else frame)
+        except PipelineError:
+            raise
+        except (Exception, SystemExit) as error:
+            why = f"{_why(error, taught, frame)}; the run's log has the traceback"
+            raise PipelineError(f"{uri} cannot score these rows: {why}") from error
+
+    return asked
+
+
+def _why(error: BaseException, taught: Sequence[str], frame: pd.DataFrame) -> str:
+    if str(error).startswith("Found unknown categories"):
+        return "there is a word that it was not taught; save it with an encoder that has handle_unknown set"
+    if len(taught) and (others := set(taught) ^ set(frame.columns)):
+        return f"its signature and what it was fitted on differ in {', '.join(sorted(map(str, others)))}"
+    return "it called sys.exit" if isinstance(error, SystemExit) else type(error).__name__
 
 
 def check_objective(booster: Any, uri: str) -> None:

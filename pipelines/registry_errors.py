@@ -62,11 +62,13 @@ def loading(uri: str) -> Iterator[None]:
     """Around the reading of a saved model: whatever its libraries and its own code throw. No row is near yet."""
     try:
         yield
+    except SystemExit as error:
+        raise PipelineError(f"{uri} cannot be loaded: its code called sys.exit") from error
     except Exception as error:
         raise PipelineError(f"{uri} cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error says, at most 300 characters of it, and no password of an address."""
     text = (str(error).strip().splitlines() or [""])[0]
     return re.sub(r"//[^/@\s]+@", "//", text)[:300]

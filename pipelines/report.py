@@ -122,11 +122,13 @@ class Step:
     def _run_facets(self, error: BaseException | None) -> Facet:
         parent = {"run": {"runId": _run_id(self.run_key)}, "job": {"namespace": NAMESPACE, "name": self.pipeline}}
         facets = {"parent": _facet("ParentRunFacet", "1-1-0", **parent)}
+        left_out = [name for name, value in self.facts.items() if not _is_json(value)]
         facets["kfpTriggers_report"] = {
             "_producer": PRODUCER,
             "_schemaURL": RUN_EVENT,
             "runKey": self.run_key,
-            **self.facts,
+            **{name: value for name, value in self.facts.items() if name not in left_out},
+            **({"left_out": left_out} if left_out else {}),
         }
         if error is not None:
             facets["errorMessage"] = _facet(
@@ -151,6 +153,15 @@ def told(error: BaseException) -> str:
         if isinstance(error, PipelineError)
         else f"{type(error).__name__}; the run's log has the traceback"
     )
+
+
+def _is_json(value: Any) -> bool:
+    """A fact that is none, such as a date or a NaN, is left out by name: the rest of the report is worth more."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _run_id(text: str) -> str:

@@ -25,20 +25,28 @@ def slices_of(rows: pa.Table, wanted: Sequence[str]) -> dict[str, np.ndarray]:
     """
     found: dict[str, np.ndarray] = {}
     for entry in wanted:
-        name, equals, value = entry.strip().partition("=")
-        if name not in rows.column_names or name in FORBIDDEN:
-            raise PipelineError(f"slices: {name[:100]!r} is no feature; write column or column=value")
+        name, value = _asked(entry, rows.schema)
         column = rows.column(name)
-        found |= dict([_named(name, value, column)] if equals else _each(name, column))
+        found |= {entry.strip(): _mask(pc.equal(column, value))} if value is not None else dict(_each(name, column))
     return found
 
 
-def _named(name: str, value: str, column: pa.ChunkedArray) -> tuple[str, np.ndarray]:
+def check_slices(schema: pa.Schema, wanted: Sequence[str]) -> None:
+    """That there can be such slices of rows with these columns. Called by train_model, before anything is fitted."""
+    for entry in wanted:
+        _asked(entry, schema)
+
+
+def _asked(entry: str, schema: pa.Schema) -> tuple[str, pa.Scalar | None]:
+    """The column that an entry names, and the value, if it has one."""
+    name, equals, value = entry.strip().partition("=")
+    if schema.get_field_index(name) < 0 or name in FORBIDDEN:
+        raise PipelineError(f"slices: {name[:100]!r} is no feature; write column or column=value")
+    type_ = schema.field(name).type
     try:
-        wanted = pa.scalar(value).cast(column.type)
+        return name, pa.scalar(value).cast(type_) if equals else None
     except pa.ArrowException as error:
-        raise PipelineError(f"slices: {value[:100]!r} is no value of {name}, which is {column.type}") from error
-    return f"{name}={value}", _mask(pc.equal(column, wanted))
+        raise PipelineError(f"slices: {value[:100]!r} is no value of {name}, which is {type_}") from error
 
 
 def _each(name: str, column: pa.ChunkedArray) -> Iterator[tuple[str, np.ndarray]]:

@@ -82,7 +82,11 @@ def train(placement: Placement) -> dsl.base_component.BaseComponent:
                 report_uri=report_uri,
             )
             model = train_model(
-                code=code.outputs["code"], train=data.outputs["train"], run_key=run_key, report_uri=report_uri
+                code=code.outputs["code"],
+                train=data.outputs["train"],
+                slices=slices,
+                run_key=run_key,
+                report_uri=report_uri,
             ).after(valid)  # nothing is fitted on data that failed
             quality = evaluate_model(
                 model=model.outputs["model"],

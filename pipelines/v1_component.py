@@ -6,6 +6,7 @@ gave a text to every `inputValue`, so such an input is made a String here, and s
 file. See pipelines/examples/v1_component.py.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,13 +27,21 @@ PARAMETERS = {
 def load_v1(text: str) -> dsl.base_component.BaseComponent:
     """The component, to be called in a pipeline with its inputs by name, in small letters with `_` for spaces.
 
-    A PipelineError says what v1 had and KFP 2 has not: graph components, `fileOutputs`, a constant read as a file.
+    A PipelineError says what v1 had and KFP 2 has not: graph components, `fileOutputs`, a constant read as a file; or
+    what is no component of v1.
     """
-    document = yaml.safe_load(text)
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise PipelineError(f"no component of KFP v1: it is no YAML{_line(error)}") from error
     container = _container(document)
     if "fileOutputs" in container:
         raise PipelineError("fileOutputs: KFP 2 reads no file of a fixed name; let the program take {outputPath: NAME}")
-    uses = list(_uses([*container.get("command", ()), *container.get("args", ())]))
+    uses = list(_uses([container.get("command"), container.get("args")]))
+    for field, kinds in (("inputs", (*VALUES, "inputPath")), ("outputs", ("outputPath",))):
+        names = _names(document, field)
+        if lost := [f"{{{kind}: {name}}}" for kind, name in uses if kind in kinds and name not in names]:
+            raise PipelineError(f"{', '.join(lost)}: there is no such name in `{field}`; declare it there")
     by_value = {name for kind, name in uses if kind in VALUES}
     by_path = {name for kind, name in uses if kind == "inputPath"}
     for one in document.get("inputs") or []:
@@ -43,7 +52,12 @@ def load_v1(text: str) -> dsl.base_component.BaseComponent:
             )
         if one["name"] in by_value and not parameter:
             one["type"] = "String"
-    return components.load_component_from_text(yaml.safe_dump(document, sort_keys=False))
+    try:
+        return components.load_component_from_text(yaml.safe_dump(document, sort_keys=False))
+    except Exception as error:  # KFP 2 raises whatever its dataclasses do
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        why = f"there is no key `{unknown[1]}`" if unknown else str(error).strip().splitlines()[-1][:300]
+        raise PipelineError(f"KFP 2 cannot read this component: {why}") from error
 
 
 def _container(document: Any) -> dict[str, Any]:
@@ -52,7 +66,26 @@ def _container(document: Any) -> dict[str, Any]:
         raise PipelineError("no component of KFP v1: it has no `implementation`")
     if not isinstance(implementation.get("container"), dict):
         raise PipelineError("a component of KFP v1 without a container: rewrite a graph as a @dsl.pipeline")
+    if not isinstance(implementation["container"].get("image"), str):
+        raise PipelineError("the container has no `image`: name the one that its program is in")
+    if wrong := [
+        name for name in ("command", "args") if not isinstance(implementation["container"].get(name, []), list)
+    ]:
+        raise PipelineError(f"the container's {' and '.join(wrong)} must be a list, an argument a line")
     return dict(implementation["container"])
+
+
+def _names(document: Any, field: str) -> list[str]:
+    """What the inputs, or the outputs, are called."""
+    given = document.get(field) or []
+    if not isinstance(given, list) or not all(isinstance(one, dict) and one.get("name") for one in given):
+        raise PipelineError(f"`{field}` must be a list with a `name` in each: - {{name: table, type: CSV}}")
+    return [str(one["name"]) for one in given]
+
+
+def _line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f" at line {mark.line + 1}" if mark else ""
 
 
 def _uses(value: Any) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from service.settings import MlflowSettings
 #: MLflow's own patience is minutes. Whoever moves an alias holds it by a lease, and must know before that is over; what
 #: looks it up is asked again anyhow.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "12"}
+UNANSWERED = ("failed with exception", "failed with timeout")  #: in MLflow's text, before 300 characters of urllib3's
 NEVER = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 #: What ends a move besides: as long as it is tried again, nobody else can move the alias. A login (UNAUTHENTICATED) is
 #: of all calls and is mended for all. What only looks something up waits for a right: a run's versions come but once.
@@ -127,6 +128,8 @@ class MlflowRegistry:
 
 def _translated(error: Any, final: Collection[str]) -> Exception:
     """MLflow's one exception class by its code; what it could not reach has INTERNAL_ERROR."""
+    if any(word in str(error.message) for word in UNANSWERED):
+        return Temporary("the model registry at KFP_TRIGGERS_MLFLOW__TRACKING_URI does not answer")
     if error.error_code in final:
         return Permanent(f"the model registry: {_first_line(error)}")
     return Temporary(f"the model registry: {_first_line(error)}")

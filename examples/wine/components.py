@@ -46,6 +46,11 @@ def fetch_wine(
             raise PipelineError(f"{ref.uri} has no column {label}; it has {', '.join(table.column_names)}")
         step.inputs.append(stored_object(ref, stored, table.num_rows))
         classes = table.column(label).to_numpy()
+        kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+        if words := [one.name for one in table.schema if one.name != label and not any(is_(one.type) for is_ in kinds)]:
+            raise PipelineError(f"{ref.uri} has columns that are no numbers: {', '.join(words)}; leave them out")
+        if len(set(classes)) < 2:
+            raise PipelineError(f"{ref.uri} has only one {label} in all {table.num_rows} rows: two are the least")
         if table.num_rows < 20 or min(list(classes).count(one) for one in set(classes)) < 2:
             raise PipelineError(f"{ref.uri} has {table.num_rows} rows: 20 and two of each {label} are the least")
         rows = train_test_split(range(table.num_rows), test_size=0.25, stratify=classes, random_state=0)

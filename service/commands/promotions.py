@@ -35,7 +35,7 @@ def promote(
     """Make a version the champion. Exit 1 when somebody else was faster."""
     from triggers.reason import Reason
 
-    with _moving() as world:
+    with opened(rings=True) as world:
         there = world.registry.aliases(name).get(alias, 0)
         if there == version:
             fail(f"{name}@{alias} is {version} already", BAD)
@@ -55,7 +55,7 @@ def rollback(
     from service.flow.promote import champion_before
     from triggers.reason import Reason
 
-    with _moving() as world:
+    with opened(rings=True) as world:
         there = world.registry.aliases(name).get(alias, 0)
         before = to or champion_before(world, name, alias, there)
         if not before:
@@ -71,10 +71,11 @@ def approve(promotion_id: Id, reason: Why = "", as_json: AsJson = False) -> None
     """Make a move that waits for a person, if the champion is still the one that the gate compared with."""
     from service.flow.promote import approve as approved
 
-    with _moving() as world:
+    with opened(rings=True) as world:
         item = _waits(world, promotion_id)
         world.registry.aliases(item.model)  # where it is away, the question stays open
-        ended = approved(world, promotion_id, person(), "; ".join(filter(None, (item.detail, reason))))
+        with _begun():
+            ended = approved(world, promotion_id, person(), "; ".join(filter(None, (item.detail, reason))))
         if ended is None:
             fail(f"not now: another move of {item.model}@{item.alias} is under way, or somebody answered it", BAD)
         _end(ended, as_json=as_json)
@@ -96,16 +97,15 @@ def reject(promotion_id: Id, reason: Why = "", as_json: AsJson = False) -> None:
 
 
 @contextmanager
-def _moving() -> "Iterator[App]":
+def _begun() -> "Iterator[None]":
     """A move that was begun is not lost with the registry's answer: whoever waits is told so."""
     from service.errors import Temporary
 
-    with opened(rings=True) as world:
-        try:
-            yield world
-        except Temporary as error:
-            later = "what was begun is shown by `kfp-triggers models show`, and ended by the service"
-            fail(f"{error.detail}; {later}", UNREACHABLE)
+    try:
+        yield
+    except Temporary as error:
+        later = "what was begun is shown by `kfp-triggers models show`, and ended by the service"
+        fail(f"{error.detail}; {later}", UNREACHABLE)
 
 
 def _asked(world: "App", move: tuple[str, str, int, int], action: str, reason: Any, why: str) -> "Promotion":
@@ -132,7 +132,9 @@ def _asked(world: "App", move: tuple[str, str, int, int], action: str, reason: A
 def _make(world: "App", item: "Promotion", *, as_json: bool) -> None:
     from service.flow.promote import promote as made
 
-    _end(made(world, item) or item, as_json=as_json)
+    with _begun():
+        ended = made(world, item) or item
+    _end(ended, as_json=as_json)
 
 
 def _end(ended: "Promotion", *, as_json: bool) -> None:

@@ -58,16 +58,16 @@ def test_the_fast_way_and_the_csv_module_agree(
         patched.setattr(csv_file, "BLOCK", block)
         asked = Asked(keep_columns=("word",) if wide else ())
         try:
-            tables = list(csv_file.requested(io.BytesIO(text.encode()), asked, "s3://b/ids.csv"))
+            read = list(csv_file.requested(io.BytesIO(text.encode()), asked, "s3://b/ids.csv"))
         except PipelineError:
             assert expected is None
             return
-    found = [row for table in tables for row in table.to_pylist()]
+    found = [row for rows in read for row in rows.table.to_pylist()]
     assert [(row["line"], row["user_id"], row.get("word")) for row in found] == expected
 
 
 def test_a_file_without_a_quote_is_read_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_file, "_strict", None)
     content = b"user_id,word\r\n" + b"".join(b"%d,w\r\n" % number for number in range(1000))
-    tables = list(csv_file.requested(io.BytesIO(content), Asked(), "s3://b/ids.csv"))
-    assert sum(table.num_rows for table in tables) == 1000
+    read = list(csv_file.requested(io.BytesIO(content), Asked(), "s3://b/ids.csv"))
+    assert sum(rows.table.num_rows for rows in read) == 1000

@@ -1,6 +1,6 @@
 """What retrieve_features says of each row, on a real Feast store over MinIO."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
+from feast.data_format import ParquetFormat
+from feast.types import Array, Float32, Int64
 
 from pipelines.components.retrieve_features.retrieve import Part, retrieve
 from pipelines.components.retrieve_features.summary import Summary
@@ -209,6 +212,12 @@ def test_a_user_with_a_missing_value_is_never_scored(
         pytest.param(("adult:age", "adult:age"), "2026-11-01T12:00:00Z", "more than once", id="a_feature_twice"),
         pytest.param((), "2026-11-01T12:00:00Z", "feature_list is empty", id="no_feature"),
         pytest.param(("income_v1",), "2026-11-01T12:00:00", "as_of has no offset", id="a_moment_without_offset"),
+        pytest.param(
+            ("income_v1",),
+            "9999-12-31T23:59:59-05:00",
+            "as_of is not within the years 1 to 9999",
+            id="a_moment_too_late",
+        ),
         pytest.param(("income_v1",), "yesterday", "as_of is not an RFC 3339 time", id="no_moment"),
     ],
 )
@@ -218,6 +227,86 @@ def test_what_cannot_be_asked_is_refused(
     with pytest.raises(PipelineError) as caught:
         retrieved([1], as_of, tmp_path, feature_list)
     assert message in str(caught.value)
+
+
+def registered(storage_env: Any, bucket: str, demo: ModuleType, folder: Path, table: pa.Table, **source: Any) -> None:
+    """View `v` on a table of its own: features `age`, and `emb`, a list."""
+    pq.write_table(table, folder / "v.parquet")
+    storage_env.client.fput_object(bucket, "v.parquet", str(folder / "v.parquet"))
+    config = folder / "feature_store.yaml"
+    config.write_text(demo.feature_store_yaml(bucket))
+    storage_env.client.fput_object(bucket, "feature_store.yaml", str(config))
+    user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)
+    view = FeatureView(
+        name="v",
+        entities=[user],
+        schema=[
+            Field(name="user_id", dtype=Int64),
+            Field(name="age", dtype=Int64),
+            Field(name="emb", dtype=Array(Float32)),
+        ],
+        source=FileSource(
+            path=f"s3://{bucket}/v.parquet", timestamp_field="event_timestamp", file_format=ParquetFormat(), **source
+        ),
+        online=False,
+    )
+    FeatureStore(fs_yaml_file=config).apply([user, view])
+
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def test_a_source_with_ids_as_text_is_told(storage_env: Any, bucket: str, demo: ModuleType, tmp_path: Path) -> None:
+    table = pa.table({"user_id": ["900017"], "event_timestamp": [NOW], "age": [40]})
+    registered(storage_env, bucket, demo, tmp_path, table)
+    with pytest.raises(PipelineError, match="the source of view v has user_id as string; it must be int64"):
+        retrieved([900017], NOW.isoformat(), tmp_path, ("v:age",), bucket)
+
+
+def test_a_source_may_have_names_of_its_own_for_id_and_moment(
+    storage_env: Any, bucket: str, demo: ModuleType, tmp_path: Path
+) -> None:
+    table = pa.table({"uid": [7, 8], "at": [NOW, NOW + timedelta(days=1)], "age": [40, 50]})
+    mapping = {"uid": "user_id", "at": "event_timestamp"}
+    registered(storage_env, bucket, demo, tmp_path, table, field_mapping=mapping)
+    found, _ = retrieved([7, 8, 9], NOW.isoformat(), tmp_path, ("v:age",), bucket)
+    assert found["status"].tolist() == ["ok", "expired", "unknown"]
+
+
+def test_a_source_without_its_columns_is_told(storage_env: Any, bucket: str, demo: ModuleType, tmp_path: Path) -> None:
+    registered(storage_env, bucket, demo, tmp_path, pa.table({"uid": [7], "age": [40]}))
+    with pytest.raises(PipelineError, match=r"the rows of v:age could not be read from s3://.*/v\.parquet: ") as told:
+        retrieved([7], NOW.isoformat(), tmp_path, ("v:age",), bucket)
+    assert told.value.__cause__ is None  # DuckDB's text may quote a row
+
+
+def test_a_feature_that_is_a_list_is_refused_before_feast_is_asked(
+    storage_env: Any, bucket: str, demo: ModuleType, tmp_path: Path
+) -> None:
+    registered(storage_env, bucket, demo, tmp_path, pa.table({"nothing": [1]}))
+    with pytest.raises(PipelineError, match=r"^v:emb is a list; a feature is one value$"):
+        retrieved([7], NOW.isoformat(), tmp_path, ("v:age", "v:emb"), bucket)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_the_first_and_the_last_moment_can_be_asked_for(
+    moment: str, storage_env: Any, feature_bucket: str, demo: ModuleType, people: Any, tmp_path: Path
+) -> None:
+    live = int(demo.kinds(people)["live"][0])
+    assert retrieved([live], moment, tmp_path)[0]["status"].tolist() == ["expired"]
+
+
+def test_a_summary_tells_of_no_row_by_itself() -> None:
+    few, more = Summary(), Summary()
+    few.add(pa.table({"number": [777_002.0] * 4, "word": ["mayor"] * 4}))
+    assert few.figures() == {
+        "number": {"rows": 4, "missing": 0}, "word": {"rows": 4, "missing": 0, "categories": {}, "other": 4}
+    }  # fmt: skip
+    more.add(pa.table({"number": [1.0, 1, 1, 1, 1, None], "word": ["clerk"] * 5 + ["mayor"]}))
+    assert more.figures() == {
+        "number": {"rows": 6, "missing": 1, "mean": 1.0, "std": 0.0},
+        "word": {"rows": 6, "missing": 0, "categories": {"clerk": 5}, "other": 1},
+    }
 
 
 def test_a_summary_of_parts_is_the_summary_of_the_whole() -> None:

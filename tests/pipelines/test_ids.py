@@ -68,6 +68,8 @@ def test_an_id_is_written_in_ascii_digits_and_fits_64_bits(text: str, number: in
         pytest.param(b"id;name\n1;a\n", "columns found (separated by commas): id;name", id="another_separator"),
         pytest.param(b"User_ID\n1\n", "columns found (separated by commas): User_ID", id="another_case"),
         pytest.param(b"17\n18\n", "has no header", id="no_header"),
+        pytest.param("größe,x\n".encode("latin-1"), "is not UTF-8 text; save it", id="latin_1_in_the_header"),
+        pytest.param(b'user_id\n1000001.0\n1000002.0\n""\n', "(3 rows) can be read", id="ids_that_were_floats"),
         pytest.param(b"user_id,user_id\n1,2\n", "2 columns called user_id", id="the_column_twice"),
         pytest.param(b"user_id\n7\n\xe9\n", "not UTF-8", id="latin_1"),
         pytest.param("user_id\n7\n".encode("utf-16"), "not UTF-8", id="utf_16"),
@@ -81,7 +83,23 @@ def test_a_file_that_cannot_be_read_leaves_no_output(content: bytes, message: st
     assert [path.name for path in tmp_path.iterdir()] == ["ids.csv"]
 
 
-def test_a_message_never_quotes_an_id(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError) as caught:
-        rows_of(b'900017\n900018\n"900019', tmp_path)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'900017\n900018\n"900019',
+        b"900017,campaign9000\n",
+        b"900017;a\n",
+        b"900017.0\n",
+        b"a3f-9000\n",
+        b"de9000\n",
+        b"\x019000\n",
+        b'[{"user_id": 900017}, {"user_id": 900018}]\n',
+    ],
+)
+def test_a_message_never_quotes_an_id(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(
+        PipelineError, match=r"has no header that names user_id|is a JSON array; write JSON Lines"
+    ) as caught:
+        rows_of(content, tmp_path)
     assert "9000" not in str(caught.value)
+    assert str(caught.value).isprintable()

@@ -23,6 +23,8 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from pipelines import model_flavors, tensorflow_cpu
 from pipelines.components.run_inference.score import Paths, Wanted, score
@@ -173,6 +175,53 @@ def test_a_model_that_counts_its_classes_must_say_their_names(tmp_path: Path) ->
     with pytest.raises(PipelineError, match="does not say which classes its 0 and its 1 are"):
         load_folder(saved(tmp_path / "a", logistic([0, 1] * 20)))
     check_probability(load_folder(saved(tmp_path / "b", logistic([0, 1] * 20), metadata=CLASSES)))
+
+
+@pytest.mark.parametrize("kind", [bool, float])
+def test_classes_that_are_flags_are_called_what_the_metadata_says(kind: type, tmp_path: Path) -> None:
+    flags = [kind(number) for number in [0, 1] * 20]
+    check_probability(load_folder(saved(tmp_path, logistic(flags), metadata=CLASSES)))
+
+
+TWO = PEOPLE[["age"]].assign(hours=range(40, 0, -1))
+SWAPPED = ModelSignature(inputs=Schema([ColSpec("long", "hours"), ColSpec("long", "age")]))
+
+
+@pytest.mark.parametrize("flavor", ["sklearn", "xgboost"])
+def test_columns_are_given_in_the_order_that_the_model_was_taught(flavor: str, tmp_path: Path) -> None:
+    import xgboost
+
+    def taught(columns: list[str]) -> Any:
+        if flavor == "sklearn":
+            return LogisticRegression().fit(TWO[columns], PEOPLE["income"])
+        return xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(TWO[columns], [0, 1] * 20), 2)
+
+    how = {"signature": SWAPPED, "metadata": CLASSES}
+    model = load_folder(saved(tmp_path / "a", taught(["age", "hours"]), getattr(mlflow, flavor), **how), "models:/m/1")
+    found = model.probability(TWO[list(model.columns)])
+    assert np.allclose(found, model.probability(TWO))
+    short = load_folder(saved(tmp_path / "b", taught(["age"]), getattr(mlflow, flavor), **how), "models:/m/1")
+    with pytest.raises(
+        PipelineError, match=r"models:/m/1 cannot score these rows: its signature and .* differ in hours"
+    ):
+        short.probability(TWO[list(short.columns)])
+
+
+def test_a_word_that_an_encoder_was_not_taught_is_told_without_the_word(tmp_path: Path) -> None:
+    jobs = pd.DataFrame({"job": ["a", "b"] * 20})
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(jobs, PEOPLE["income"])
+    signature = ModelSignature(inputs=Schema([ColSpec("string", "job")]))
+    loaded = load_folder(saved(tmp_path, model, signature=signature), "models:/m/1")
+    with pytest.raises(PipelineError, match=r"models:/m/1 cannot score these rows: .*handle_unknown") as caught:
+        loaded.probability(pd.DataFrame({"job": ["Astronaut"]}))
+    assert "Astronaut" not in str(caught.value)
+
+
+def test_any_other_error_while_scoring_is_told_by_its_kind(tmp_path: Path) -> None:
+    loaded = load_folder(saved(tmp_path, logistic()), "models:/m/1")
+    with pytest.raises(PipelineError) as caught:
+        loaded.probability(pd.DataFrame({"age": ["Astronaut"]}))
+    assert str(caught.value) == "models:/m/1 cannot score these rows: ValueError; the run's log has the traceback"
 
 
 def test_classes_in_the_other_order_are_turned_round(tmp_path: Path) -> None:

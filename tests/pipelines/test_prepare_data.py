@@ -1,6 +1,7 @@
 """Labels of a window with their features: which count, how they are split, what is refused. On a real MinIO."""
 
 import io
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +39,7 @@ def labels(days: list[int], incomes: list[str | None], ids: list[int] | None = N
 
 
 WORD = pa.table({"user_id": ["a"], "event_timestamp": [START], "income": ["<=50K"]})
+HUGE = labels([0, 1], [">50K"] * 2).set_column(0, "user_id", pa.array([1, 2**63 + 17], pa.uint64()))
 NEVER = pa.concat_tables([labels([0], ["<=50K"]), labels([0], ["<=50K"]).set_column(
     1, "event_timestamp", pa.array([None], pa.timestamp("us", tz="UTC")))])  # fmt: skip
 NOBODY = pa.table({"user_id": pa.array([None], pa.int64()), "event_timestamp": [START], "income": ["<=50K"]})
@@ -91,19 +93,24 @@ def test_a_window_that_is_none_is_refused(params: tuple[Any, ...], message: str)
         pytest.param(labels([0, 1], ["<=50K", None]), "1 labels have no income", id="no_class"),
         pytest.param(labels([0], ["<=50K"]).select([0, 2]), "has no column event_timestamp", id="no_time"),
         pytest.param(WORD, "user_id must be an integer and event_timestamp a timestamp", id="a_word_as_id"),
+        pytest.param(HUGE, "user_id has ids that do not fit int64$", id="an_id_beyond_64_bits"),
         pytest.param(NEVER, "1 labels have no event_timestamp", id="no_moment"),
         pytest.param(NOBODY, "1 labels have no user_id", id="no_id"),
     ],
 )
 def test_labels_that_cannot_be_trained_on_are_refused(table: pa.Table, message: str, put: Put) -> None:
-    with pytest.raises(PipelineError, match=message):
+    with pytest.raises(PipelineError, match=message) as caught:
         read_labels(put(table), ALL)
+    assert str(2**63 + 17) not in "".join(traceback.format_exception(caught.value))  # the run's log has all of it
 
 
 def test_labels_that_are_no_parquet_are_refused(storage_env: Any, bucket: str) -> None:
     storage_env.client.put_object(bucket, "l.csv", io.BytesIO(b"user_id\n1\n"), 10)
-    with pytest.raises(PipelineError, match="must be Parquet with the columns user_id, event_timestamp, income"):
+    with pytest.raises(
+        PipelineError, match="must be Parquet with the columns user_id, event_timestamp, income"
+    ) as told:
         read_labels(f"s3://{bucket}/l.csv", ALL)
+    assert told.value.__cause__ is None
 
 
 def test_a_prefix_is_all_of_its_parquet_objects_and_the_later_label_of_a_moment_counts(put: Put, bucket: str) -> None:
@@ -182,6 +189,29 @@ def test_the_test_set_is_the_newest_share_and_no_moment_lies_on_both_sides() -> 
 def test_one_class_alone_trains_nothing(incomes: list[str | None], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         split(labels(list(range(10)), incomes))
+
+
+@pytest.mark.parametrize(
+    ("days", "message"),
+    [
+        ([], "no label in the window has all features at its own time"),
+        ([3], "only one label .* a larger `newest`"),
+        ([3] * 10, "the older 80% of the labels in the window are all of one moment"),
+        ([3] * 9 + [4], "the older 80% of the labels in the window are all of one moment"),
+    ],
+)
+def test_a_window_that_cannot_be_split_says_why(days: list[int], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        split(labels(days, (["<=50K", ">50K"] * 5)[: len(days)]))
+
+
+def test_a_feature_may_have_any_name_but_one_only(put: Put) -> None:
+    rows = labels([2, 1, 1], ["<=50K", ">50K", "<=50K"], ids=[1, 2, 2]).append_column("given", pa.array([7, 8, 9]))
+    found, _ = read_labels(put(rows), ALL, whole=True)
+    assert found["given"].to_pylist() == [9, 7]
+    for name in ("user_id", "given"):
+        with pytest.raises(PipelineError, match=f"several columns called {name}; keep one"):
+            read_labels(put(rows.append_column(name, rows["user_id"])), ALL, whole=True)
 
 
 def test_without_a_feature_list_the_features_stand_beside_the_labels(put: Put, tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ def test_ids_of_parquet_may_be_whole_numbers_or_text(ids: pa.Array, expected: li
     ("value", "number"), [("42", 42), ('"42"', 42), ("42.0", None), ("true", None), ("null", None)]
 )
 def test_an_id_of_json_is_a_whole_number_or_text_of_one(value: str, number: int | None, tmp_path: Path) -> None:
-    assert read(f'{{"user_id": {value}}}\n'.encode(), tmp_path)[1] == [{"line": 1, "user_id": number}]
+    content = f'{{"user_id": {value}}}\n{{"user_id": 7}}\n'.encode()
+    assert [row["user_id"] for row in read(content, tmp_path)[1]] == [number, 7]
 
 
 def test_kept_columns_keep_their_text_or_their_parquet_type(tmp_path: Path) -> None:
@@ -111,6 +112,7 @@ def test_only_the_columns_asked_for_are_kept_in_the_order_asked_for(tmp_path: Pa
         ("2026-11-01 14:00:00.25+02:00", datetime(2026, 11, 1, 12, 0, 0, 250_000, tzinfo=UTC)),
         ("2026-11-01T12:00:00.123456789Z", datetime(2026, 11, 1, 12, 0, 0, 123_456, tzinfo=UTC)),
         ("2026-11-01T12:00:00", None), ("2026-02-30T12:00:00Z", None), ("yesterday", None), ("", None),
+        ("0001-01-01T00:00:00+14:00", None), ("9999-12-31T23:59:59-05:00", None),
     ],
 )  # fmt: skip
 def test_a_row_s_own_moment_has_an_offset_or_the_row_is_invalid(
@@ -132,6 +134,33 @@ def test_moments_of_parquet_are_timestamps_with_a_zone_or_text(tmp_path: Path) -
     assert "t is timestamp[us] in s3://b/ids" in message(parquet(user_id=[7], t=naive), tmp_path, asked)
 
 
+@pytest.mark.parametrize(
+    ("content", "asked", "said"),
+    [
+        (b"user_id\n9000.0\nx\n", KEPT, "not one user_id in s3://b/ids (2 rows) can be read; write a whole number"),
+        (b'{"user_id": 9000.0}\n{"user_id": null}\n', KEPT, "not one user_id in s3://b/ids (2 rows)"),
+        (parquet(user_id=["9000.0", None]), KEPT, "not one user_id in s3://b/ids (2 rows)"),
+        (parquet(user_id=pa.array([2**63], pa.uint64())), KEPT, "not one user_id in s3://b/ids (1 rows)"),
+        (b"user_id,t\n7,2026-10-02 00:00:00\n8,\n", Asked("t"), "as_of_column: not one t in s3://b/ids (2 rows)"),
+        (b"user_id,t\n7,2026-10-02\n", Asked("t"), "write an RFC 3339 time with an offset"),
+        (b"user_id\n9000\n", Asked("user_id"), "as_of_column: not one user_id in s3://b/ids (1 rows)"),
+        (b'{"user_id": 9000}\n', Asked("user_id"), "as_of_column: not one user_id in s3://b/ids (1 rows)"),
+    ],
+)
+def test_a_column_that_cannot_be_read_at_all_ends_the_run(
+    content: bytes, asked: Asked, said: str, tmp_path: Path
+) -> None:
+    told = message(content, tmp_path, asked)
+    assert said in told
+    assert "9000" not in told
+
+
+def test_a_column_with_nothing_in_it_is_invalid_rows(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"user_id,t,x\n,,\n , ,\n7,,\n")
+    found = convert(tmp_path / "source", "s3://b/ids", tmp_path / "requested", Asked("t"))
+    assert (found.rows, found.invalid, found.ids, found.moments) == (3, 3, 2, 3)
+
+
 BIG = json.dumps({"user_id": 1, "deep": "x"}).replace('"x"', "[" * 100_000 + "]" * 100_000).encode()
 
 
@@ -141,6 +170,10 @@ BIG = json.dumps({"user_id": 1, "deep": "x"}).replace('"x"', "[" * 100_000 + "]"
         pytest.param(gzip.compress(CSV)[:-9], KEPT, "is no whole gzip file", id="gzip_cut_off"),
         pytest.param(gzip.compress(CSV) + b"rubbish", KEPT, "is no whole gzip file", id="gzip_and_more"),
         pytest.param(gzip.compress(b""), KEPT, "is empty", id="gzip_of_nothing"),
+        pytest.param(gzip.compress(gzip.compress(CSV)), KEPT, "is gzip twice; compress it once", id="gzip_twice"),
+        pytest.param(b"PK\x03\x04\x14\0user_id", KEPT, "is a zip or Excel file; save it as CSV", id="zip"),
+        pytest.param(b"\xd0\xcf\x11\xe0\xa1\xb1", KEPT, "is an Excel file; save it as CSV", id="old_excel"),
+        pytest.param(parquet(**{"900017": [1]}), KEPT, "has no header that names user_id", id="parquet_of_ids"),
         pytest.param(TABLE[:-20], KEPT, "is no whole Parquet file", id="parquet_cut_off"),
         pytest.param(parquet(id=[7]), KEPT, "has no column user_id; columns found", id="parquet_without_ids"),
         pytest.param(parquet(user_id=[7.0]), KEPT, "user_id is double", id="parquet_with_floats"),
@@ -150,6 +183,9 @@ BIG = json.dumps({"user_id": 1, "deep": "x"}).replace('"x"', "[" * 100_000 + "]"
         pytest.param(BIG, KEPT, "line 1 is not one JSON object", id="json_too_deep"),
         pytest.param(LINES + b'{"user_id": "\xff"}', KEPT, "not UTF-8 text at line 4", id="json_in_latin_1"),
         pytest.param(b'{"id": 900017}\n', KEPT, "has no column user_id; columns found", id="json_without_ids"),
+        pytest.param(
+            LINES + b'{"user_id": 7, "900017": 1}', KEPT, "has 1 more that are not shown at line 4", id="json_key_of_id"
+        ),
         pytest.param(LINES + b'{"user_id": 7, "more": 1}', KEPT, "has more at line 4", id="json_with_a_later_column"),
         pytest.param(
             CSV, Asked(keep_columns=("wort",)), "no column 'wort'; columns found: user_id, word", id="no_column"

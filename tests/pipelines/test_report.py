@@ -1,6 +1,7 @@
 """Run events: OpenLineage's shape, our names, nothing that must not be told."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,14 @@ def test_a_report_stays_under_a_mebibyte(tmp_path: Path) -> None:
     event = reported(tmp_path, "c")
     assert event["run"]["facets"]["kfpTriggers_report"]["truncated"] is True
     assert event["inputs"][0]["name"] == "m/3"
+
+
+@pytest.mark.parametrize("fact", [date(2026, 12, 1), float("nan"), {"deep": [b"x"]}])
+def test_a_fact_that_is_no_json_is_left_out_by_name_and_the_report_is_written(fact: Any, tmp_path: Path) -> None:
+    with Step("p.c", "k1", tmp_path.as_uri()) as step:
+        step.facts |= {"params": fact, "rows": 3}
+    told = reported(tmp_path, "c")["run"]["facets"]["kfpTriggers_report"]
+    assert (told["left_out"], told["rows"], "params" in told) == (["params"], 3, False)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,10 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,6 +248,24 @@ def test_a_run_that_cannot_be_done_says_why_and_leaves_no_output(
     assert told["eventType"] == "FAIL"
     assert message in told["run"]["facets"]["errorMessage"]["message"]
     assert [item.object_name for item in minio.client.list_objects(bucket, prefix="out/", recursive=True)] == []
+
+
+def test_the_examples_by_hand_follow_one_another(
+    trained: Trained, minio: Any, mlflow_uri: str, feature_bucket: str, tmp_path: Path
+) -> None:
+    """Each component's README shows it without KFP, on what the example before it left."""
+    minio.client.make_bucket("predictions")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    more = {"PATH": path, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": mlflow_uri}
+    for name in ("read_data", "retrieve_features", "run_inference", "write_data"):
+        readme = (ROOT / "pipelines/components" / name / "README.md").read_text()
+        [example] = re.findall(r"```console\n(.*?)```", readme, re.DOTALL)
+        done = subprocess.run(
+            ["sh", "-e", "-c", example], cwd=tmp_path, env=os.environ | minio.environment | more, capture_output=True,
+            text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert minio.client.stat_object("predictions", "by-hand.parquet").size
 
 
 def test_a_later_training_leaves_the_champion_where_it_is(

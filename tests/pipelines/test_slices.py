@@ -1,9 +1,15 @@
 """Which rows a slice is."""
 
-import pyarrow as pa
-import pytest
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipelines.components.train_model.fit import train
 from pipelines.errors import PipelineError
+from pipelines.report import Step
 from pipelines.slices import slices_of
 
 ROWS = pa.table(
@@ -37,6 +43,16 @@ def test_a_slice_is_a_value_or_a_quarter(wanted: list[str], expected: dict[str, 
     assert {name: int(mask.sum()) for name, mask in found.items()} == expected
 
 
+def test_a_training_hands_its_slices_to_the_step_that_fits(packages: Path) -> None:
+    package = next(yaml.safe_load_all((packages / "income-training@v1.yaml").read_text()))
+    [tasks] = [
+        one["dag"]["tasks"]
+        for one in package["components"].values()
+        if "train-model" in one.get("dag", {}).get("tasks", {})
+    ]
+    assert "slices" in tasks["train-model"]["inputs"]["parameters"]
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -45,6 +61,9 @@ def test_a_slice_is_a_value_or_a_quarter(wanted: list[str], expected: dict[str, 
         ("age=old", "'old' is no value of age"),
     ],
 )
-def test_what_is_no_slice_is_refused(entry: str, message: str) -> None:
+def test_what_is_no_slice_is_refused_and_before_anything_is_fitted(entry: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=message):
         slices_of(ROWS, [entry])
+    pq.write_table(ROWS, tmp_path / "train")
+    with pytest.raises(PipelineError, match=message):
+        train("no.tar", str(tmp_path / "train"), "", Step("p.c", "k", ""), [entry])

@@ -63,6 +63,15 @@ def repository(folder: Path, **files: str) -> Repository:
             {"model_py": LOGISTIC, "requirements_txt": "x @ https://example.org/x.whl"}, "asks for a URL", id="a_url"
         ),
         pytest.param({"model_py": LOGISTIC + "TRUSTED_TYPES = 'model.A'"}, "must be a list", id="trusted_text"),
+        pytest.param({"model_py": LOGISTIC + "TRUSTED_TYPES = None"}, "must be a list", id="trusted_nothing"),
+        pytest.param({"model_py": "import sys; sys.exit(0)"}, "importing model.py .*it called sys.exit", id="an_exit"),
+        pytest.param({"model_py": BUILD.format("exit(0)")}, "build.* failed: it called sys.exit", id="build_exits"),
+        pytest.param(
+            {"model_py": LOGISTIC, "params_yaml": "a: [1, {trained_for: 2026-12-01}]\nC: .nan"},
+            r"params\.yaml: a\.2\.trained_for is a date; quote it; C is no finite number",
+            id="params_are_no_json",
+        ),
+        pytest.param({"model_py": LOGISTIC, "params_yaml": "a: &a [*a]"}, "no valid YAML", id="params_without_end"),
         pytest.param({"model_py": LOGISTIC + "adapt = 3"}, "adapt in model.py must be a function", id="adapt_is_none"),
         pytest.param(
             {"model_py": LOGISTIC, "params_yaml": "seed: now"}, "seed in params.yaml must be a whole", id="a_seed"
@@ -107,6 +116,36 @@ def test_an_estimator_that_cannot_serve_is_refused(estimator: str, message: str,
     found = repository(tmp_path, model_py=BUILD.format(estimator))
     with pytest.raises(PipelineError, match=message):
         fit(found.estimator, FEATURES, np.array(OUTCOME))
+
+
+UNFIT = """
+from sklearn.pipeline import make_pipeline
+from sklearn.linear_model import LogisticRegression
+
+class Own(LogisticRegression):
+    def fit(self, X, y):
+        {}
+
+def build(params):
+    return make_pipeline(Own())
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("raise ValueError('row ' + str(X['age'][0]))", "ValueError at model.py:7; the run's log has the traceback"),
+        ("super().fit(X, y)", "ValueError at model.py:7; the run's log has the traceback"),  # a word is no number
+        ("exit(0)", "it called sys.exit at model.py:7; the run's log has the traceback"),
+    ],
+)
+def test_what_ends_a_fit_is_told_by_its_kind_and_place_and_not_in_words_that_quote_a_row(
+    does: str, told: str, tmp_path: Path
+) -> None:
+    found = repository(tmp_path, model_py=UNFIT.format(does))
+    with pytest.raises(PipelineError) as caught:
+        fit(found.estimator, FEATURES, np.array(OUTCOME), found)
+    assert str(caught.value) == f"fitting the model repository's estimator failed: {told}"
 
 
 NETWORK = """

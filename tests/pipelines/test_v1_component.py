@@ -68,6 +68,15 @@ def test_what_is_read_as_a_file_stays_an_artifact() -> None:
         ("name: x\nimplementation: {graph: {tasks: {}}}", "rewrite a graph as a @dsl.pipeline"),
         ("name: x\nimplementation: {container: {image: x, fileOutputs: {o: /o}}}", "KFP 2 reads no file of a fixed"),
         (component(["{name: a, type: String}"], ["{inputPath: a}"]), "'a' is read as a file and given as a value"),
+        ("name: x\nimplementation: [", "it is no YAML at line 2"),
+        ("name: x\nimplementation: {container: {args: [a]}}", "the container has no `image`"),
+        ("name: x\nimplementation: {container: {image: x, args: a}}", "the container's args must be a list"),
+        ("name: x\nimplementation: {container: {image: x, argz: [a]}}", "there is no key `argz`"),
+        (component(["{name: a, kind: String}"], ["{inputValue: a}"]), "there is no key `kind`"),
+        (component(["{type: String}"], ["{inputValue: a}"]), "`inputs` must be a list with a `name` in each"),
+        (component(["a"], ["{inputValue: a}"]), "`inputs` must be a list with a `name` in each"),
+        (component(["{name: a}"], ["{inputValue: b}"]), "{inputValue: b}: there is no such name in `inputs`"),
+        (component(["{name: a}"], ["{outputPath: a}"]), "{outputPath: a}: there is no such name in `outputs`"),
     ],
 )
 def test_what_kfp_2_has_no_place_for_is_said(text: str, message: str) -> None:

@@ -174,6 +174,34 @@ def test_every_kind_of_failure_is_told_and_no_value_of_an_id(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["docs.html", "test", "train"]
 
 
+OF_IDS = [
+    (
+        expect("column_pair_values_to_be_in_set", column_A="user_id", column_B="age", value_pairs_set=[[ID, 3]]),
+        "user_id, age: expect_column_pair_values_to_be_in_set (4 rows)",
+    ),
+    (
+        expect("column_values_to_be_between", column="user_id", min_value=ID, max_value=ID + 1),
+        "user_id: expect_column_values_to_be_between (2 rows)",
+    ),
+    (
+        expect("column_values_to_match_regex", column="user_id", regex=f"^{ID}$"),
+        "user_id: expect_column_values_to_match_regex (3 rows)",
+    ),
+]
+
+
+def test_what_a_suite_itself_says_of_ids_is_in_no_text(
+    storage_env: Any, bucket: str, paths: tuple[str, str], tmp_path: Path
+) -> None:
+    suite = put(storage_env, bucket, *(expectation for expectation, _ in OF_IDS))
+    with pytest.raises(PipelineError) as caught:
+        validated(paths, suite, tmp_path)
+    told, page = str(caught.value), (tmp_path / "docs.html").read_text()
+    assert [said for _, said in OF_IDS if said not in told] == []
+    assert "(min_value, max_value: not shown, for an ID column)" in page
+    assert not any(str(ID + n) in text for n in range(4) for text in (told, page))
+
+
 def test_many_failures_are_counted_and_the_first_are_named(
     storage_env: Any, bucket: str, paths: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -226,6 +254,13 @@ def test_without_a_suite_nothing_is_claimed(paths: tuple[str, str], tmp_path: Pa
             json.dumps({"expectations": [BETWEEN, expect("column_to_be_nice", column="age")]}),
             "expectation 2: Great Expectations .* has no expect_column_to_be_nice",
             id="an_unknown_type",
+        ),
+        pytest.param(
+            json.dumps(
+                {"expectations": [expect("column_max_to_be_between", column="age", max_value={"$PARAMETER": "m"})]}
+            ),
+            r"expectation 1 \(expect_column_max_to_be_between\) has a suite parameter; write the value",
+            id="a_suite_parameter",
         ),
         pytest.param(
             json.dumps({"expectations": [expect("column_values_to_be_between", min_value=3, most=1)]}),

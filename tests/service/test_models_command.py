@@ -244,6 +244,17 @@ def test_a_registry_that_is_away_is_another_status(shell: Shell, monkeypatch: py
     assert "registry" in shell.run("models", "list", status=3).err
 
 
+def test_without_a_registry_nothing_was_begun_and_nothing_is_said_of_it(
+    shell: Shell, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFP_TRIGGERS_MLFLOW__TRACKING_URI", f"http://{embedded.HOST}:9")
+    away = "the model registry at KFP_TRIGGERS_MLFLOW__TRACKING_URI does not answer"
+    assert shell.run("models", "promote", model, "2", status=3).err.strip().endswith(away)
+    monkeypatch.delenv("KFP_TRIGGERS_MLFLOW__TRACKING_URI")
+    none = "no model registry is configured: set KFP_TRIGGERS_MLFLOW__TRACKING_URI"
+    assert shell.run("models", "promote", model, "2", status=3).err.strip().endswith(none)
+
+
 def test_a_move_is_one_event_whether_we_make_it_or_the_registry_tells_of_it(
     shell: Shell, world: World, client: MlflowClient, mlflow_uri: str, model: str
 ) -> None:

@@ -58,11 +58,14 @@ def _parts(path: Path, uri: str, chosen: Window, whole: bool) -> Iterator[pa.Tab
     """The object's rows inside of the window, checked, a chunk at a time."""
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise PipelineError(f"{uri} must be Parquet with the columns {', '.join(TYPES)}") from error
+    except pa.ArrowInvalid:
+        raise PipelineError(f"{uri} must be Parquet with the columns {', '.join(TYPES)}") from None
     with file:
-        schema = _checked(file.schema_arrow, uri)
+        schema = file.schema_arrow
         columns = schema.names if whole else list(TYPES)
+        if twice := sorted({name for name in columns if schema.names.count(name) > 1}):
+            raise PipelineError(f"{uri} has several columns called {', '.join(twice)}; keep one of each")
+        _checked(schema, uri)
         groups = [number for number in range(file.num_row_groups) if _may_hold(file.metadata.row_group(number), chosen)]
         for batch in file.iter_batches(CHUNK, row_groups=groups, columns=columns):
             table = pa.Table.from_batches([batch]).select(columns)
@@ -71,12 +74,11 @@ def _parts(path: Path, uri: str, chosen: Window, whole: bool) -> Iterator[pa.Tab
                 yield _classes_checked(part, uri)
 
 
-def _checked(schema: pa.Schema, uri: str) -> pa.Schema:
+def _checked(schema: pa.Schema, uri: str) -> None:
     if missing := [name for name in TYPES if name not in schema.names]:
         raise PipelineError(f"{uri} has no column {', '.join(missing)}")
     if not pa.types.is_integer(schema.field(KEY).type) or not pa.types.is_timestamp(schema.field(TIME).type):
         raise PipelineError(f"{uri}: {KEY} must be an integer and {TIME} a timestamp")
-    return schema
 
 
 def _typed(table: pa.Table, uri: str) -> pa.Table:
@@ -88,8 +90,11 @@ def _typed(table: pa.Table, uri: str) -> pa.Table:
         options = pc.CastOptions(type_, allow_time_truncate=True)
         try:
             column = pc.cast(table.column(name), options=options)
-        except pa.ArrowException as error:
-            raise PipelineError(f"{uri}: {name} is {table.column(name).type}, which is no {type_}") from error
+        except pa.ArrowInvalid:  # its text quotes the value
+            what = "ids" if name == KEY else "values"
+            raise PipelineError(f"{uri}: {name} has {what} that do not fit {type_}") from None
+        except pa.ArrowException:
+            raise PipelineError(f"{uri}: {name} is {table.column(name).type}, which is no {type_}") from None
         table = table.set_column(table.column_names.index(name), name, column)
     return table.replace_schema_metadata(None)
 
@@ -126,11 +131,11 @@ def _alike(part: pa.Table, schema: pa.Schema, uri: str) -> pa.Table:
 
 def _newest(rows: pa.Table, newest: int) -> pa.Table:
     """One row a user and moment, the last one given; of these the newest, oldest first."""
-    given = rows.append_column("given", pa.array(np.arange(rows.num_rows)))
-    order = given.sort_by([(TIME, "ascending"), (KEY, "ascending"), ("given", "ascending")])
+    given = rows.select([TIME, KEY]).append_column("given", pa.array(np.arange(rows.num_rows)))
+    order = rows.take(pc.sort_indices(given, [(name, "ascending") for name in given.column_names]))
     times, keys = order.column(TIME).cast(pa.int64()).to_numpy(), order.column(KEY).to_numpy()
     last = np.append((times[1:] != times[:-1]) | (keys[1:] != keys[:-1]), True)
-    kept = order.filter(pa.array(last)).drop_columns(["given"])
+    kept = order.filter(pa.array(last))
     return kept.slice(max(kept.num_rows - newest, 0) if newest else 0).combine_chunks()
 
 

@@ -49,9 +49,19 @@ def prepare(
 
 def split(rows: pa.Table, test_share: float = 0.2) -> tuple[pa.Table, pa.Table]:
     """Everything before a moment, and everything from it on; both need both classes."""
-    if rows.num_rows < 2:
+    if not rows.num_rows:
         raise PipelineError("no label in the window has all features at its own time: there is nothing to train on")
+    if rows.num_rows == 1:
+        raise PipelineError(
+            "there is only one label that has all features at its own time, and a split needs two: take a longer "
+            "window, or a larger `newest`"
+        )
     boundary = rows.column(TIME)[int(rows.num_rows * (1 - test_share))]
+    if boundary == rows.column(TIME)[0]:
+        raise PipelineError(
+            f"the older {1 - test_share:.0%} of the labels in the window are all of one moment, which is not split, so "
+            "none is older than the test: take a longer window"
+        )
     earlier = pc.less(rows.column(TIME), boundary)
     train, test = rows.filter(earlier), rows.filter(pc.invert(earlier))
     for part, name in ((train, f"the older {1 - test_share:.0%}"), (test, f"the newest {test_share:.0%}")):

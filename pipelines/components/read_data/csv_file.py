@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow
 
-from pipelines.components.read_data.columns import Asked, Chosen, choose, chunks
+from pipelines.components.read_data.columns import Asked, Chosen, Rows, choose, chunks
 from pipelines.components.read_data.ids import parse_ids, plain_digits
 from pipelines.components.read_data.moments import parse_moments
 from pipelines.errors import PipelineError
@@ -31,15 +31,15 @@ LONGEST = 128 * 1024  #: characters of a field: the csv module's own limit
 MARK = b"\xef\xbb\xbf"
 
 
-def requested(stream: BinaryIO, asked: Asked, uri: str) -> Iterator[pa.Table]:
-    """The requested rows, a table at a time. The stream can seek."""
+def requested(stream: BinaryIO, asked: Asked, uri: str) -> Iterator[Rows]:
+    """The requested rows, many at a time. The stream can seek."""
     line, at, header = _header(stream, uri)
     chosen = choose(header, asked, uri)
     stream.seek(at)
     for block in _blocks(stream):
-        table = _fast(block, line, chosen)
-        if table is not None:
-            yield table
+        rows = _fast(block, line, chosen)
+        if rows is not None:
+            yield rows
         elif b'"' in block or not block.endswith(b"\n"):
             stream.seek(at)
             yield from _strict(stream, line, chosen, uri)
@@ -97,7 +97,7 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
         yield rest
 
 
-def _fast(block: bytes, line: int, chosen: Chosen) -> pa.Table | None:
+def _fast(block: bytes, line: int, chosen: Chosen) -> Rows | None:
     """A block by PyArrow; None where the csv module might see it otherwise."""
     if not _plain(block, blank_lines=len(chosen.names) == 1):
         return None
@@ -122,7 +122,7 @@ def _fast(block: bytes, line: int, chosen: Chosen) -> pa.Table | None:
     if len(chosen.names) == 1:
         there = _not_blank(columns[chosen.key])
         lines, columns = lines.filter(there), {chosen.key: columns[chosen.key].filter(there)}
-    return _table(lines, columns, chosen)
+    return _rows(lines, columns, chosen)
 
 
 def _plain(block: bytes, *, blank_lines: bool) -> bool:
@@ -145,7 +145,7 @@ def _plain(block: bytes, *, blank_lines: bool) -> bool:
     return True
 
 
-def _strict(stream: BinaryIO, line: int, chosen: Chosen, uri: str) -> Iterator[pa.Table]:
+def _strict(stream: BinaryIO, line: int, chosen: Chosen, uri: str) -> Iterator[Rows]:
     """The stream from where it stands, which is the start of `line`, by the csv module."""
     used = chosen.used
     with _Lines(stream) as lines:
@@ -161,7 +161,7 @@ def _strict(stream: BinaryIO, line: int, chosen: Chosen, uri: str) -> Iterator[p
             columns = {
                 place: pa.array([texts[number] for _, texts in chunk], pa.string()) for number, place in enumerate(used)
             }
-            yield _table(pa.array([start for start, _ in chunk], pa.int64()), columns, chosen)
+            yield _rows(pa.array([start for start, _ in chunk], pa.int64()), columns, chosen)
 
 
 def _records(lines: _Lines, first: int) -> Iterator[tuple[int, list[str]]]:
@@ -178,9 +178,9 @@ def _records(lines: _Lines, first: int) -> Iterator[tuple[int, list[str]]]:
         start = reader.line_num + 1
 
 
-def _table(lines: pa.Array, columns: dict[int, pa.Array], chosen: Chosen) -> pa.Table:
+def _rows(lines: pa.Array, columns: dict[int, pa.Array], chosen: Chosen) -> Rows:
     moments = None if chosen.moment is None else parse_moments(columns[chosen.moment])
-    return chosen.table(lines, parse_ids(columns[chosen.key]), moments, columns.__getitem__)
+    return chosen.rows(lines, parse_ids(columns[chosen.key]), moments, columns.__getitem__)
 
 
 def _not_blank(texts: pa.Array) -> pa.Array:
@@ -201,7 +201,8 @@ def _explained(uri: str, lines: _Lines, before: int = 0) -> Iterator[None]:
         yield
     except UnicodeDecodeError:
         line = before + lines.read
-        raise PipelineError(f"{uri} is not UTF-8 text, somewhere after line {line}; save it as UTF-8") from None
+        where = f", somewhere after line {line}" if line else ""
+        raise PipelineError(f"{uri} is not UTF-8 text{where}; save it as UTF-8") from None
     except csv.Error as error:
         raise PipelineError(
             f"{uri} is no valid CSV after line {before + lines.read}: {error}; look for a stray or unclosed quote"

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipelines.components.read_data.columns import Asked, Chosen, Row, choose, chunks
+from pipelines.components.read_data.columns import Asked, Chosen, Row, Rows, choose, chunks, listed
 from pipelines.components.read_data.ids import parse_ids
 from pipelines.components.read_data.moments import parse_moments
 from pipelines.errors import PipelineError
@@ -22,8 +22,8 @@ LONGEST = 16 * 1024 * 1024  #: bytes of a line
 Record = dict[str, Any]
 
 
-def requested(stream: BinaryIO, asked: Asked, uri: str) -> Iterator[pa.Table]:
-    """The requested rows, a table at a time."""
+def requested(stream: BinaryIO, asked: Asked, uri: str) -> Iterator[Rows]:
+    """The requested rows, many at a time."""
     stream.seek(0)
     records = _records(stream, uri)
     first = next(records, None)
@@ -33,7 +33,7 @@ def requested(stream: BinaryIO, asked: Asked, uri: str) -> Iterator[pa.Table]:
     every = set(chosen.names) if asked.keep_columns == (ALL,) else None
     rows = (_row(line, record, chosen, every, uri) for line, record in chain([first], records))
     for chunk in chunks(rows):
-        yield _table(chunk, chosen)
+        yield _rows(chunk, chosen)
 
 
 def _records(stream: BinaryIO, uri: str) -> Iterator[tuple[int, Record]]:
@@ -57,33 +57,24 @@ def _row(line: int, record: Record, chosen: Chosen, every: set[str] | None, uri:
     """The texts that are used; with `["*"]` a name that the first line lacks is an error, for its values would go."""
     if every is not None and (new := {_encodable(name) for name in record} - every):
         raise PipelineError(
-            f"{uri} has {', '.join(sorted(new))[:200]} at line {line}, which its first line lacks: name the "
+            f"{uri} has {listed(sorted(new))} at line {line}, which its first line lacks: name the "
             "columns to keep in keep_columns"
         )
     values = {_encodable(name): value for name, value in record.items()}
-    return line, [
-        (_id if place in (chosen.key, chosen.moment) else _text)(values.get(chosen.names[place]))
-        for place in chosen.used
-    ]
+    return line, [_text(values.get(chosen.names[place])) for place in chosen.used]
 
 
-def _table(chunk: list[Row], chosen: Chosen) -> pa.Table:
+def _rows(chunk: list[Row], chosen: Chosen) -> Rows:
     columns = {
         place: pa.array([texts[number] for _, texts in chunk], pa.string()) for number, place in enumerate(chosen.used)
     }
     moments = None if chosen.moment is None else parse_moments(columns[chosen.moment])
     lines = pa.array([line for line, _ in chunk], pa.int64())
-    return chosen.table(lines, parse_ids(columns[chosen.key]), moments, columns.__getitem__)
-
-
-def _id(value: object) -> str | None:
-    """`42` and `"42"`; `42.0` is a float, whose last digits may be lost, and `true` is no number."""
-    if isinstance(value, str):
-        return _encodable(value)
-    return str(value) if type(value) is int else None
+    return chosen.rows(lines, parse_ids(columns[chosen.key]), moments, columns.__getitem__)
 
 
 def _text(value: object) -> str | None:
+    """`42` and `"42"` alike, which is an id; `42.0`, a float whose last digits may be lost, and `true` are none."""
     if value is None:
         return None
     return _encodable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.components.read_data.columns import Asked, choose
+from pipelines.components.read_data.columns import Asked, Rows, choose
 from pipelines.components.read_data.ids import parse_ids
 from pipelines.components.read_data.moments import cast_moments
 from pipelines.errors import PipelineError
@@ -21,8 +21,8 @@ from pipelines.requested import KEY
 ROWS = 200_000
 
 
-def requested(stream: BinaryIO, asked: Asked, uri: str) -> Iterator[pa.Table]:
-    """The requested rows, a table at a time."""
+def requested(stream: BinaryIO, asked: Asked, uri: str) -> Iterator[Rows]:
+    """The requested rows, many at a time."""
     try:
         with pq.ParquetFile(stream) as file:
             chosen = choose(file.schema_arrow.names, asked, uri)
@@ -33,7 +33,7 @@ def requested(stream: BinaryIO, asked: Asked, uri: str) -> Iterator[pa.Table]:
                 moment = chosen.moment
                 moments = None if moment is None else cast_moments(columns[moment], chosen.names[moment], uri)
                 lines = pa.array(np.arange(line, line + batch.num_rows, dtype=np.int64))
-                yield chosen.table(lines, _ids(columns[chosen.key], uri), moments, columns.__getitem__)
+                yield chosen.rows(lines, _ids(columns[chosen.key], uri), moments, columns.__getitem__)
                 line += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise PipelineError(f"{uri} is no whole Parquet file: {type(error).__name__}; was it cut off?") from None

@@ -23,5 +23,6 @@ def read(ref: ObjectRef, asked: Asked, shards: int, output: str, step: Step) -> 
     step.inputs[-1] = stored_object(ref, stored, found.rows)
     numbers = shard_numbers(found.rows, shards)
     step.facts |= {"rows": found.rows, "statuses": {"invalid": found.invalid}}
+    step.facts |= {"unreadable": {"ids": found.ids, "moments": found.moments}}
     step.facts |= {"format": found.format, "shards": len(numbers)}
     return numbers

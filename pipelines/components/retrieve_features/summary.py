@@ -1,4 +1,7 @@
-"""Figures of the features that a run used, gathered chunk by chunk: for the report, so without a single row in them."""
+"""Figures of the features that a run used, gathered chunk by chunk: for the report, so without a single row in them.
+
+What fewer than COMMON rows tell is somebody's value, and is left out; so are the least and the most, whatever the rows.
+"""
 
 import math
 from collections import Counter
@@ -7,6 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipelines.sketch import COMMON
 
 CATEGORIES = 30  # named in the report; rarer ones are counted together
 
@@ -25,7 +30,7 @@ class Summary:
             self._columns.setdefault(name, _Numbers() if number else _Words()).add(column)
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """Per column: rows, missing, and mean, std, min, max or the count of each category."""
+        """Per column: rows, missing, and mean and std, or the count of each category that is common."""
         return {name: column.figures() for name, column in self._columns.items()}
 
 
@@ -33,7 +38,6 @@ class _Numbers:
     def __init__(self) -> None:
         self.rows = self.count = 0
         self.mean = self.squares = 0.0
-        self.least, self.most = math.inf, -math.inf
 
     def add(self, column: pa.ChunkedArray) -> None:
         """Means and squares of two parts put together (Chan et al. 1979): stable where a sum of squares is not."""
@@ -48,14 +52,9 @@ class _Numbers:
         self.squares += float(np.square(values - mean).sum()) + apart**2 * self.count * count / total
         self.mean += apart * count / total
         self.count = total
-        self.least, self.most = min(self.least, float(values.min())), max(self.most, float(values.max()))
 
     def figures(self) -> dict[str, Any]:
-        known = (
-            {"mean": self.mean, "std": math.sqrt(self.squares / self.count), "min": self.least, "max": self.most}
-            if self.count
-            else {}
-        )
+        known = {"mean": self.mean, "std": math.sqrt(self.squares / self.count)} if self.count >= COMMON else {}
         return {"rows": self.rows, "missing": self.rows - self.count} | known
 
 
@@ -71,6 +70,6 @@ class _Words:
             self.counts[item["values"].as_py()[:80]] += item["counts"].as_py()
 
     def figures(self) -> dict[str, Any]:
-        named = dict(sorted(self.counts.most_common(CATEGORIES)))
+        named = dict(sorted((word, rows) for word, rows in self.counts.most_common(CATEGORIES) if rows >= COMMON))
         rest = self.counts.total() - sum(named.values())
         return {"rows": self.rows, "missing": self.missing, "categories": named} | ({"other": rest} if rest else {})

@@ -12,10 +12,11 @@ def train_model(
     run_key: str,
     report_uri: str,
     model: dsl.Output[dsl.Model],
+    slices: list[str] = [],  # noqa: B006 - KFP reads it, nobody writes to it
 ) -> None:
     """The repository's estimator fitted on the training set, in MLflow's format."""
     from pipelines.components.train_model.fit import train as fit_and_save
     from pipelines.report import Step
 
     with Step("income-training.train_model", run_key, report_uri) as step:
-        fit_and_save(code.path, train.path, model.path, step)
+        fit_and_save(code.path, train.path, model.path, step, slices)

@@ -7,6 +7,7 @@ loads elsewhere.
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.components.train_model import boosting, network, scikit
-from pipelines.components.train_model.repository import Repository, open_repository, unpack
+from pipelines.components.train_model.repository import Repository, open_repository, unpack, where
 from pipelines.errors import PipelineError
-from pipelines.registry_errors import first_line
 from pipelines.report import Step
+from pipelines.slices import check_slices
 
 NOT_FEATURES = ("user_id", "event_timestamp", "income")
 
@@ -28,9 +29,13 @@ TYPES = {"xgboost": "xgboost", "keras": "tensorflow"}
 MAKERS: dict[str, ModuleType] = {"sklearn": scikit, "xgboost": boosting, "tensorflow": network}
 
 
-def train(code: str, training_set: str, output: str, step: Step) -> None:
-    """Fits the estimator of the code on the training set and saves it in the folder `output`."""
+def train(code: str, training_set: str, output: str, step: Step, slices: Sequence[str] = ()) -> None:
+    """Fits the estimator of the code on the training set and saves it in the folder `output`.
+
+    The `slices` are for the steps that follow; one that cannot be is said before anything is fitted.
+    """
     table = pq.read_table(training_set, partitioning=None)
+    check_slices(table.schema, slices)
     features = table.drop_columns(list(NOT_FEATURES))
     with tempfile.TemporaryDirectory() as folder:
         repository = open_repository(unpack(Path(code), Path(folder)))
@@ -51,14 +56,19 @@ def type_of(estimator: Any) -> str:
 
 
 def fit(estimator: Any, features: pa.Table, labels: pd.Series, repository: Repository | None = None) -> Any:
-    """The estimator, fitted, and sure to give probabilities. Of the repository a Keras model takes how it is taught."""
+    """The estimator, fitted, and sure to give probabilities. Of the repository a Keras model takes how it is taught.
+
+    What an error of it says may quote a row, so only its kind and its place are told.
+    """
     try:
         fitted = MAKERS[type_of(estimator)].fitted(estimator, features, labels, repository)
     except PipelineError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        kind = "it called sys.exit" if isinstance(error, SystemExit) else type(error).__name__
+        at = where(error, repository.folder) if repository else ""
         raise PipelineError(
-            f"fitting the model repository's estimator failed: {type(error).__name__}: {first_line(error)}"
+            f"fitting the model repository's estimator failed: {kind}{at}; the run's log has the traceback"
         ) from error
     return fitted
 

@@ -6,12 +6,15 @@ configured its source.
 """
 
 import importlib.util
+import math
 import random
 import re
 import sys
 import tarfile
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -56,7 +59,7 @@ def open_repository(folder: Path) -> Repository:
     params = read_params(folder / "params.yaml")
     module = import_model(folder)
     trusted = getattr(module, "TRUSTED_TYPES", ())
-    if isinstance(trusted, str) or not all(isinstance(name, str) for name in trusted):
+    if not isinstance(trusted, list | tuple | set) or not all(isinstance(name, str) for name in trusted):
         raise PipelineError("TRUSTED_TYPES in model.py must be a list of names such as 'model.Clip'")
     adapt = getattr(module, "adapt", None)
     if adapt is not None and not callable(adapt):
@@ -83,12 +86,15 @@ def read_params(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        params = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        problems = list(_no_json(params, ""))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise PipelineError("params.yaml of the model repository is no valid YAML") from error
-    if not isinstance(params or {}, dict):
+    if not isinstance(params, dict):
         raise PipelineError("params.yaml of the model repository must be a mapping of names to values")
-    return params or {}
+    if problems:
+        raise PipelineError(f"params.yaml: {'; '.join(problems[:10])}")
+    return params
 
 
 def read_requirements(path: Path) -> tuple[str, ...]:
@@ -122,7 +128,7 @@ def import_model(folder: Path) -> ModuleType:
     try:
         with tensorflow_cpu.quiet():
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PipelineError(f"importing model.py of the model repository failed: {_named(error)}") from error
     return module
 
@@ -134,7 +140,7 @@ def build(module: ModuleType, params: dict[str, Any]) -> Any:
         raise PipelineError("model.py of the model repository has no function build(params)")
     try:
         estimator = maker(dict(params))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PipelineError(f"build(params) of the model repository failed: {_named(error)}") from error
     if not callable(getattr(estimator, "fit", None)):
         raise PipelineError(
@@ -159,5 +165,24 @@ def _unmet(line: str) -> str:
     return "" if requirement.specifier.contains(found, prereleases=True) else f"{line} is wanted, {found} is installed"
 
 
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
+def _no_json(value: Any, name: str) -> Iterator[str]:
+    """What the report and the registry could not keep of the parameters, by their names."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value, 1):
+            yield from _no_json(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, date):
+        yield f"{name} is a date; quote it"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{name} is no finite number"
+    elif value is not None and not isinstance(value, str | int | float):
+        yield f"{name} is a {type(value).__name__}; write text, a number, a list or a mapping"
+
+
+def where(error: BaseException, folder: Path) -> str:
+    """The last line of the repository's own code that an error came through, as ` at model.py:12`, or nothing."""
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).is_relative_to(folder)]
+    return f" at {Path(frames[-1].filename).relative_to(folder)}:{frames[-1].lineno}" if frames else ""
+
+
+def _named(error: BaseException) -> str:
+    return "it called sys.exit" if isinstance(error, SystemExit) else f"{type(error).__name__}: {first_line(error)}"

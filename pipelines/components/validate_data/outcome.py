@@ -30,7 +30,9 @@ AGGREGATES = (
     "expect_column_proportion_of_non_null_values_to_be_between", "expect_column_kl_divergence_to_be_less_than",
 )  # fmt: skip
 OF_TYPES = ("expect_column_values_to_be_of_type", "expect_column_values_to_be_in_type_list")
-SETS = ("value_set", "value_pairs_set")
+OPEN = (  # arguments that hold no value of a row, whatever the column
+    "column", "column_A", "column_B", "column_list", "column_index", "type_", "type_list", "mostly", "ignore_row_if",
+)  # fmt: skip
 COUNT_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0}  # no unexpected value is listed
 
 
@@ -106,8 +108,10 @@ def _told(one: Any, schema: pa.Schema, ids: Sequence[str]) -> ExpectationValidat
     config = one.expectation_config
     private = set(columns_of(config.kwargs)) & set(ids)
     config.kwargs.pop("batch_id", None)
-    if private:  # the suite itself may list ids
-        config.kwargs |= {name: [f"{len(v)} values"] for name, v in config.kwargs.items() if name in SETS and v}
+    masked = {name: _masked(v) for name, v in config.kwargs.items() if name not in OPEN and _masked(v) != v}
+    if private and masked:  # the suite itself may hold ids
+        config.kwargs |= masked
+        config.description = f"{config.type} ({', '.join(masked)}: not shown, for an ID column)"
     kept = {name: _plain(one.result[name]) for name in COUNTS if one.result.get(name) is not None}
     if (seen := _seen(config.type, _plain(one.result.get("observed_value")))) is not None and not private:
         kept["observed_value"] = seen
@@ -121,6 +125,15 @@ def _told(one: Any, schema: pa.Schema, ids: Sequence[str]) -> ExpectationValidat
     return ExpectationValidationResult(
         success=bool(one.success), expectation_config=config, result=kept, exception_info=raised
     )
+
+
+def _masked(value: Any) -> Any:
+    """The same kind of value, as GE asks for, with nothing in it; how long a list is says nothing of a row."""
+    if isinstance(value, dict):
+        return {name: _masked(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_masked(inner) for inner in value]
+    return "-" if isinstance(value, str) else 0 if type(value) in (int, float) else value
 
 
 def _seen(expectation: str, value: Any) -> Any:

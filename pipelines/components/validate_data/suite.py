@@ -56,6 +56,8 @@ def _expectation(item: Any, where: str) -> Any:
     name = item["type"]
     if "row_condition" in item["kwargs"]:
         raise PipelineError(f"the suite {where} ({name}) has a row_condition, which would run as code: leave it out")
+    if '"$PARAMETER":' in json.dumps(item["kwargs"]):
+        raise PipelineError(f"the suite {where} ({name}) has a suite parameter; write the value")
     kept = {key: item[key] for key in KNOWN if item.get(key)} | {"type": name, "kwargs": item["kwargs"]}
     try:
         return ExpectationConfiguration(**kept).to_domain_obj()
