@@ -14,7 +14,8 @@ from service.records import Observation
 
 AT_MOST = 50
 REMEMBERED = timedelta(days=40)  #: longer than a month, for who scores once in one
-MEASURES = ("psi", "statistic", "missing")
+MEASURES = ("psi", "statistic", "missing", "rows")
+ENOUGH = 200  #: rows that were counted; of fewer a PSI is mostly chance, and the drift of the file before stays told
 
 
 def tell_observations(app: App) -> None:
@@ -26,12 +27,16 @@ def tell_observations(app: App) -> None:
     ):  # fmt: skip
         gauge.clear()
     try:
-        drifts = app.ledger.observations.latest("drift", since, AT_MOST)
+        scorings = app.ledger.observations.latest("drift", since, AT_MOST)
+        drifts = app.ledger.observations.latest("drift", since, AT_MOST, counted=ENOUGH)
         qualities = app.ledger.observations.latest("quality", since, AT_MOST)
         seen = app.ledger.observations.seen(since, AT_MOST)
     except ServiceError as error:
         logger.error("observations_not_told", detail=error.detail)
         return
+    for one in scorings:
+        metrics.scoring_coverage.labels(model=one.model, version=one.version).set(one.figures["coverage"])
+        metrics.scoring_rows.labels(model=one.model, version=one.version).set(one.rows)
     for one in drifts:
         _tell_drift(one)
     for one in qualities:
@@ -42,8 +47,6 @@ def tell_observations(app: App) -> None:
 
 
 def _tell_drift(one: Observation) -> None:
-    metrics.scoring_coverage.labels(model=one.model, version=one.version).set(one.figures["coverage"])
-    metrics.scoring_rows.labels(model=one.model, version=one.version).set(one.rows)
     for feature, figures in one.figures["columns"].items():
         for measure in MEASURES:
             labels = {"model": one.model, "version": one.version, "feature": feature, "measure": measure}

@@ -20,7 +20,7 @@ from triggers.event import rfc3339
 
 Drop = Callable[..., str]
 COLUMN = {
-    "test": "ks", "psi": 0.4, "statistic": 0.3, "p_value": 0.0, "missing": 0.01, "reference_missing": 0.0, "rows": 90
+    "test": "ks", "psi": 0.4, "statistic": 0.3, "p_value": 0.0, "missing": 0.01, "reference_missing": 0.0, "rows": 900
 }  # fmt: skip
 DRIFT = {
     "kind": "drift",
@@ -28,7 +28,7 @@ DRIFT = {
     "version": 3,
     "as_of": "2026-11-21T07:00:00Z",
     "subject": "s3://predictions/a.parquet",
-    "rows": 100,
+    "rows": 1000,
     "coverage": 0.9,
     "columns": {"age": COLUMN, "(score)": COLUMN | {"psi": 0.05}},
     "figures": {},
@@ -83,7 +83,7 @@ def test_a_recorded_run_leaves_its_observation_and_its_other_facts_stay_with_the
 
     (found,) = world.store.observations.list(Query())
     assert (found.run_key, found.kind, found.model, found.version, found.rows) == (
-        run_key, "drift", "income-classifier", 3, 100
+        run_key, "drift", "income-classifier", 3, 1000
     )  # fmt: skip
     assert found.figures == {"coverage": 0.9, "columns": DRIFT["columns"], "columns_left_out": 0}
     assert world.store.runs.get(run_key).outputs["reports"] == {"write_data.json": {"rows": 100}}
@@ -162,16 +162,32 @@ def test_the_gauges_are_of_the_newest_observation_of_each_model(world: World, ra
 
     assert found["feature_drift"] == {
         ("income-classifier", "4", "age", measure): value
-        for measure, value in {"psi": 0.02, "statistic": 0.3, "missing": 0.01}.items()
+        for measure, value in {"psi": 0.02, "statistic": 0.3, "missing": 0.01, "rows": 900}.items()
     }
     assert found["scoring_coverage"] == {("income-classifier", "4"): 0.9, ("churn", "1"): 0.9}
-    assert found["scoring_rows"] == {("income-classifier", "4"): 100, ("churn", "1"): 100}
+    assert found["scoring_rows"] == {("income-classifier", "4"): 1000, ("churn", "1"): 1000}
     assert found["model_quality"] == {
         ("income-classifier", "3", "accuracy"): 0.8, ("income-classifier", "3", "auc"): 0.9
     }  # fmt: skip
     assert set(found["observed_at_seconds"]) == {
         ("income-classifier", "drift"), ("income-classifier", "quality"), ("churn", "drift")
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("few", [{"rows": 220}, {"rows": 5000, "coverage": 0.003}, {"coverage": 0.0}])
+def test_a_file_of_which_too_little_was_counted_ends_no_drift_and_begins_none(
+    world: World, ran: Any, few: dict[str, Any]
+) -> None:
+    column = COLUMN | {"psi": 2.2, "rows": 15}
+    ran("first", observation=DRIFT | few | {"as_of": "2026-11-21T05:00:00Z", "columns": {"age": column}})
+    assert "feature_drift" not in gauges(world)
+
+    ran("drifted", observation=DRIFT | {"as_of": "2026-11-21T06:00:00Z"})
+    ran("few", observation=DRIFT | few | {"columns": {"age": column}})
+
+    found = gauges(world)
+    assert found["feature_drift"]["income-classifier", "3", "age", "psi"] == 0.4
+    assert found["scoring_coverage"] == {("income-classifier", "3"): few.get("coverage", 0.9)}
 
 
 def test_the_time_told_is_when_it_was_recorded_however_old_the_file(world: World, ran: Any) -> None:
