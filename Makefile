@@ -11,7 +11,7 @@ BIN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo demo-loop test test-kfp bench-kfp bench-inference image lint fmt clean
+.PHONY: help setup parts demo demo-loop test faults mutants test-kfp bench-kfp bench-inference soak image lint fmt clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,16 @@ demo-loop: parts  ## weeks in minutes: drift, alert, retraining, promotion, and 
 
 test: parts lint  ## everything that CI runs
 	env -u KFP_ENDPOINT $(BIN)/pytest
+
+faults: parts  ## every row of the fault matrix, with a report: SEED=… REPORT=FILE
+	$(BIN)/pytest tests/faults -m faults $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+
+mutants: parts  ## ten seeded bugs, each of which the suite must notice
+	$(BIN)/python tests/mutants/mutants.py
+
+soak: parts  ## traffic of all sources while processes are killed at random: MINUTES=30 SEED=1 STORE=sqlite|postgres
+	@PYTHONPATH=.:tests:deploy/demo $(BIN)/python tests/soak/soak.py $(if $(MINUTES),--minutes $(MINUTES)) \
+	$(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
 
 test-kfp: setup  ## what we need of a KFP API server, tried on one: ENDPOINT=http://… [NAMESPACE= TOKEN_FILE= CA_FILE= IMAGE= WAIT=]
 	@test -n "$(ENDPOINT)" || { echo "say which server: make test-kfp ENDPOINT=http://…"; exit 2; }
