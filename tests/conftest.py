@@ -3,10 +3,14 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import postgres
 import pytest
+
+with contextlib.suppress(ImportError):
+    import pysqlite3  # noqa: F401  # before a test loads TensorFlow, whose library would lend it an older SQLite
 
 for _name in [name for name in os.environ if name.startswith(("KFP_TRIGGERS_", "AWS_", "MLFLOW_", "FEAST_", "S3_"))]:
     del os.environ[_name]
@@ -30,20 +34,39 @@ def postgres_server() -> Iterator[postgres.Server]:
 
 
 @pytest.fixture
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Of an empty store with the schema of now on PostgreSQL, of one that is not there yet on SQLite."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        yield f"sqlite:///{tmp_path / 'store.db'}"
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """On which store the test runs."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, store_kind: str) -> Iterator[str]:
+    """Of a store without a row: on PostgreSQL it has the schema of now, on SQLite it is not there yet."""
+    with _store(request, store_kind, "migrated") as url:
+        yield url
+
+
+@pytest.fixture
+def empty_url(request: pytest.FixtureRequest, store_kind: str) -> Iterator[str]:
+    """Of a store without a schema."""
+    with _store(request, store_kind, "template0") as url:
+        yield url
+
+
+@contextmanager
+def _store(request: pytest.FixtureRequest, kind: str, template: str) -> Iterator[str]:
+    if kind == "sqlite":
+        yield f"sqlite:///{request.getfixturevalue('tmp_path') / 'store.db'}"
         return
     one: postgres.Server = request.getfixturevalue("postgres_server")
-    with one.database("migrated") as url:
+    with one.database(template) as url:
         yield url
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests of the store's promises run on both."""
-    if "store_url" in metafunc.fixturenames and postgres.on_both(metafunc.module.__name__, metafunc.function.__name__):
-        metafunc.parametrize("store_url", ["sqlite", "postgres"], indirect=True)
+    if "store_kind" in metafunc.fixturenames and postgres.on_both(metafunc.module.__name__, metafunc.function.__name__):
+        metafunc.parametrize("store_kind", ["sqlite", "postgres"], indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -78,8 +78,8 @@ class Place:
             app.backends["default"].push(package["pipelineInfo"]["name"], version, json.dumps(package).encode())
 
 
-def made(tmp_path: Path, stub: Stub, pace: Mapping[str, float] = PACE, **backend: Any) -> Place:
-    """A home beside the stub."""
+def made(tmp_path: Path, stub: Stub, pace: Mapping[str, float] = PACE, store_url: str = "", **backend: Any) -> Place:
+    """A home beside the stub; without a URL its store is there too."""
     home = tmp_path / "home"
     (home / "rules").mkdir(parents=True)
     (home / "data").mkdir()
@@ -89,9 +89,12 @@ def made(tmp_path: Path, stub: Stub, pace: Mapping[str, float] = PACE, **backend
     told = {"endpoint": stub.url, "timeout": TIMEOUT, "rate": 0, "polls": 6000} | backend
     lines = ["[pace]", *(f"{name} = {value}" for name, value in pace.items()), "[backends.default]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in told.items()]
+    lines += ["[store]", f"url = {json.dumps(store_url)}"]
     (home / "settings.toml").write_text("\n".join(lines) + "\n")
     settings = load(home)
-    upgrade(Database(settings.store))
+    database = Database(settings.store)
+    upgrade(database)
+    database.close()
     return Place(stub, home, settings)
 
 

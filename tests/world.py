@@ -81,13 +81,13 @@ class World:
 
 
 @contextmanager
-def made(tmp_path: Path) -> Iterator[World]:
-    """A world in this folder."""
+def made(tmp_path: Path, store_url: str = "") -> Iterator[World]:
+    """A world in this folder; without a URL its store is there too."""
     (tmp_path / "rules").mkdir()
     (tmp_path / "sources.yaml").write_text(SOURCES)
     (tmp_path / "rules" / "rules.yaml").write_text(RULES)
     (tmp_path / "uploads.token").write_text(TOKEN + "\n")
-    store = Store(StoreSettings(url=f"sqlite:///{tmp_path / 'store.db'}"))
+    store = Store(StoreSettings(url=store_url or f"sqlite:///{tmp_path / 'store.db'}"))
     migrate.upgrade(store.database)
     allowed = AllowedSecrets(tmp_path, {"scoring": ("env:LEGACY_*", "file:secrets/*")})
     backend, registry, objects, bell, clock = FakeBackend(), FakeRegistry(), FakeObjects(), FakeBell(), FakeClock()

@@ -49,7 +49,7 @@ def _counts(connection: Connection, column: Any) -> dict[str, int]:
 
 def _events(connection: Connection) -> dict[str, int]:
     found = _counts(connection, event.c.state)
-    ends = [EventState.QUARANTINED, EventState.IGNORED, EventState.UNMATCHED, EventState.DECIDED]
+    ends = [state for state in EventState if state is not EventState.ACCEPTED]
     return {"accepted": sum(found.values())} | {str(state): found.get(state, 0) for state in ends}
 
 

@@ -24,8 +24,8 @@ def claim(database: Database, table: Table, row_id: str, taken: Claim) -> bool:
 
 
 def still_held(connection: Connection, table: Table, row_id: str, holder: str) -> bool:
-    """Whether the claim is still ours, inside the transaction that acts on it."""
-    return connection.scalar(select(table.c.holder).where(table.c.id == row_id)) == holder
+    """Whether the claim is still ours, and it stays ours until the transaction that acts on it ends."""
+    return connection.scalar(select(table.c.holder).where(table.c.id == row_id).with_for_update()) == holder
 
 
 def let_go(due: datetime | None) -> dict[str, object]:

@@ -1,27 +1,29 @@
-"""Opening the database so that a commit that returned is on the disk.
+"""Opening the database so that a commit that returned is on the disk, and its two kinds of transaction.
 
-Refuses a SQLite with the WAL-reset bug, sets each connection's pragmas and reads them back. Called by
-`service.wiring` and the migrations; knows no table.
+Called by `service.wiring` and the migrations; knows no table. What SQLite and PostgreSQL each need is in
+`service.store.sqlite` and `.postgres`.
 """
 
-import importlib
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import sqlalchemy
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql as postgresql_dialect
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from ulid import ULID
 
-from service.errors import Refused, Temporary
+from service.errors import Temporary
 from service.settings import StoreSettings
-
-# https://www.sqlite.org/wal.html#the_wal_reset_bug: fixed in 3.51.3 and in these two maintenance releases.
-FIXED = (3, 51, 3)
-BACKPORTS = {(3, 50): 7, (3, 44): 6}
+from service.store import postgres, sqlite
+from service.store.doubt import Doubt
+from service.store.postgres import Alone
+from triggers.payload import clean
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,11 +43,29 @@ def maybe_moment(value: int | None) -> datetime | None:
     return None if value is None else moment(value)
 
 
-def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
-    """Whether this SQLite can lose committed transactions when two connections write and checkpoint."""
-    if version >= FIXED or version < (3, 7, 0):
-        return False
-    return version[2] < BACKPORTS.get(version[:2], 1 << 30)
+def id_after(last: str | None) -> str:
+    """A new id that sorts behind the last one, though another machine made that one by a clock ahead of ours."""
+    new = str(ULID())
+    return new if last is None or new > last else str(ULID.from_int(int(ULID.from_str(last)) + 1))
+
+
+def storable(value: Any) -> Any:
+    """A JSON value as either store takes it and shows it: no NUL, no half of a letter, no NaN or Infinity."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {clean(str(name)): storable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(value: Any) -> str:
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(storable(value), allow_nan=False)
+    return json.dumps(storable(value)) if "\\u0000" in text or "\\ud" in text else text
 
 
 class Database:
@@ -53,84 +73,67 @@ class Database:
 
     def __init__(self, settings: StoreSettings) -> None:
         self.url = settings.url
-        self.engine = _sqlite(settings) if settings.url.startswith("sqlite") else _engine(settings.url)
+        self._kind = sqlite if settings.url.startswith("sqlite") else postgres
+        # Parameters stay hidden: an error's text would carry a row's content into the log.
+        counted = {"preserve_rowcount": True}  # of an INSERT that leaves what is there, too
+        options = {"hide_parameters": True, "json_serializer": _json, "execution_options": counted}
+        self.engine = self._kind.engine(settings, options)
+        self.doubt = Doubt(self.engine)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that holds the write lock from its start; durable when the block ends without an error."""
+    def write(self, alone: Alone | None = None) -> Iterator[Connection]:
+        """A transaction that is durable when the block ends without an error.
+
+        On SQLite it is the only one that writes from its start to its end. On PostgreSQL others write beside it: what
+        acts on more rows than those it changes says what it must be `alone` in; the rest is compare-and-set on rows.
+        Temporary also when the connection broke during the commit: what was written may be there.
+        """
+        self.doubt.clear()
         with _translated(), self.engine.begin() as connection:
+            if alone is not None and self._kind is postgres:
+                postgres.alone(connection, alone)
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent look."""
+        """A consistent look: all that it reads is of one moment."""
+        options: dict[str, Any] = {"read_only": True}
+        if self._kind is postgres:
+            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         with _translated(), self.engine.connect() as connection:
-            yield connection.execution_options(read_only=True)
+            yield connection.execution_options(**options)
+
+    def durability(self) -> str:
+        """Which database it is and what makes its commits durable, for a person."""
+        with self.read() as connection:
+            return postgres.durability(connection) if self._kind is postgres else sqlite.durability(connection)
+
+    def ahead(self, now: datetime) -> float | None:
+        """By how many seconds the database's clock is ahead of ours; None where it has none of its own."""
+        if self._kind is sqlite:
+            return None
+        with self.read() as connection:
+            return postgres.clock(connection) - now.timestamp()
 
     def close(self) -> None:
         """Let go of every connection."""
         self.engine.dispose()
 
 
+def insert(connection: Connection, table: Table) -> Any:
+    """An INSERT that may say `on_conflict_…`: both databases have it, SQLAlchemy only by dialect."""
+    dialect = postgresql_dialect if connection.dialect.name == "postgresql" else sqlite_dialect
+    return dialect.insert(table)
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        raise Temporary(f"the store does not take it now: {error.orig}", delay=1.0) from error
+    except PoolTimeout as error:
+        raise Temporary("the store does not take it now: every connection is in use", delay=1.0) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise Temporary("the connection to the store broke", delay=1.0) from error
+        if isinstance(error, OperationalError) or error.connection_invalidated or postgres.passing(error.orig):
+            said = str(error.orig).partition("\n")[0]
+            raise Temporary(f"the store does not take it now: {said}", delay=1.0) from error
         raise
-
-
-def _engine(url: str, **more: Any) -> Engine:
-    """Parameters stay hidden: an error's text would carry a row's content into the log."""
-    return sqlalchemy.create_engine(url, hide_parameters=True, **more)
-
-
-def sqlite_module() -> ModuleType:
-    """The SQLite to use: the bundled one where there is a wheel, else Python's own."""
-    try:
-        return importlib.import_module("pysqlite3.dbapi2")
-    except ImportError:
-        return importlib.import_module("sqlite3")
-
-
-def _sqlite(settings: StoreSettings) -> Engine:
-    module = sqlite_module()
-    if settings.journal == "wal" and has_wal_reset_bug(module.sqlite_version_info):
-        raise Refused(
-            f"SQLite {module.sqlite_version} has the WAL-reset bug (3.7.0 to 3.51.2): it can lose committed events. "
-            "Install the wheel `pysqlite3>=0.6.1`, or use a Python with SQLite 3.51.3 or newer, or set "
-            "KFP_TRIGGERS_STORE__JOURNAL=delete (slower, safe with any version)."
-        )
-    path = sqlalchemy.make_url(settings.url).database
-    if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = _engine(settings.url, module=module, connect_args={"check_same_thread": False})
-    journal, synchronous = ("wal", 2) if settings.journal == "wal" else ("delete", 3)
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # SQLAlchemy's `begin` event below opens transactions, not the driver
-        cursor = connection.cursor()
-        cursor.execute(f"pragma busy_timeout={int(settings.busy_timeout * 1000)}")
-        found = cursor.execute(f"pragma journal_mode={journal}").fetchone()[0]
-        cursor.execute(f"pragma synchronous={synchronous}")
-        cursor.execute("pragma foreign_keys=on")
-        in_force = (found, cursor.execute("pragma synchronous").fetchone()[0])
-        cursor.close()
-        if in_force != (journal, synchronous):
-            raise Refused(
-                f"the file system of {path} does not take journal_mode={journal} with synchronous={synchronous} "
-                f"(it says {in_force}): put the store on a local disk"
-            )
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A deferred transaction that turns into a writer fails at once when busy, whatever the time-out says.
-        reading = connection.get_execution_options().get("read_only", False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    return engine

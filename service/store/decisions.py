@@ -1,7 +1,7 @@
 """Decisions, and the one transaction that turns an event into them.
 
 `settle` reads the history that limits depend on, lets the caller judge on it, and writes decisions, runs and declared
-lineage while the write lock is held: two events can never both see the same lock free.
+lineage while nobody else settles: two events can never both see the same lock free.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class SqlDecisions:
 
     def settle(self, item: EventRecord, asks: Sequence[Ask], *, holder: str, now: datetime) -> Sequence[Judged] | None:
         """Judge every matching rule of an event and write it all; None when the claim was lost meanwhile."""
-        with self._database.write() as connection:
+        with self._database.write(alone="decide") as connection:
             if not claims.still_held(connection, event, item.id, holder):
                 return None
             judged = [self._first(connection, item, ask, now) for ask in asks]
@@ -67,11 +67,11 @@ class SqlDecisions:
         self, decided: DecisionRecord, item: EventRecord, ask: Ask, *, holder: str, now: datetime
     ) -> Judged | None:
         """Judge a waiting decision once more; None when the claim was lost meanwhile."""
-        with self._database.write() as connection:
+        with self._database.write(alone="decide") as connection:
             if not claims.still_held(connection, decision, decided.id, holder):
                 return None
             judged = ask.judge(_history(connection, item, ask))
-            values = _columns(judged, now) | claims.let_go(judged.ask_again_at)
+            values = _columns(judged, now) | claims.let_go(judged.ask_again_at) | {"attempts": 0}
             connection.execute(update(decision).where(decision.c.id == decided.id).values(**values))
             _add_run(connection, item, judged, decided.id, now)
             return judged
@@ -100,7 +100,7 @@ class SqlDecisions:
         """
         same = (decision.c.event_id == item.event_id, decision.c.rule == item.rule)
         wanted = select(decision).where(*same, decision.c.generation == item.generation + 1)
-        with self._database.write() as connection:
+        with self._database.write(alone="decide") as connection:
             if (row := connection.execute(wanted).one_or_none()) is None:
                 connection.execute(
                     insert(decision).values(
@@ -216,9 +216,7 @@ def _latest(connection: Connection, rule: str, count: int) -> tuple[datetime, ..
 
 
 def _history(connection: Connection, item: EventRecord, ask: Ask) -> History:
-    of_rule = select(func.max(run.c.created_at)).where(run.c.rule == ask.rule)
-    last_run = connection.scalar(of_rule)
-    last_success = connection.scalar(of_rule.where(run.c.state == State.SUCCEEDED))
+    """What is under way is read before what has ended: a run that ends in between is seen in one of them."""
     busy = 0
     if ask.lock:
         busy = (
@@ -227,6 +225,9 @@ def _history(connection: Connection, item: EventRecord, ask: Ask) -> History:
             )
             or 0
         )
+    of_rule = select(func.max(run.c.created_at)).where(run.c.rule == ask.rule)
+    last_run = connection.scalar(of_rule)
+    last_success = connection.scalar(of_rule.where(run.c.state == State.SUCCEEDED))
     tried = episodes.tries(connection, ask) if ask.tries else ()
     return History(
         last_run_at=maybe_moment(last_run),

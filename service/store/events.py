@@ -1,20 +1,20 @@
 """Deliveries and the events that they tell of: stored once, claimed, listed.
 
-`accept` runs inside the writer's transaction (`service.store.writer`); the rest is called by the flow and the doors.
+`accept` runs inside the writer's transaction (`service.store.writer`), alone: of two processes that take the same thing
+at once the second one sees it. The rest is called by the flow and the doors.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Row, func, select
 from ulid import ULID
 
 from service.ledger import Arrival, Claim
 from service.records import Accepted, DeliveryRecord, EventRecord, EventState, Query
-from service.store import claims, episodes
-from service.store.database import Database, micros, moment
+from service.store import claims, episodes, tombstones
+from service.store.database import Database, id_after, insert, maybe_moment, micros, moment
 from service.store.paging import among, equals, page
 from service.store.tables import decision, delivery, event
 from triggers.event import Event, Verdict, key_of
@@ -22,7 +22,7 @@ from triggers.event import Event, Verdict, key_of
 # A delivery without its body, which may be large.
 _LOOK = [
     *(column for column in delivery.c if column is not delivery.c.body),
-    func.length(delivery.c.body).label("size"),
+    func.coalesce(delivery.c.body_size, func.length(delivery.c.body)).label("size"),
 ]
 
 STATES = {
@@ -35,17 +35,12 @@ STATES = {
 def accept(connection: Connection, arrival: Arrival) -> Accepted:
     """Store a delivery and its new events; what is known already stays as it is."""
     source, reading = arrival.delivery.source, arrival.reading
-    known = connection.execute(
-        select(delivery.c.id, delivery.c.event_ids).where(
-            delivery.c.source == source, delivery.c.transport_key == reading.transport_key
-        )
-    ).one_or_none()
-    if known is not None:
-        return Accepted(delivery_id=known.id, event_ids=known.event_ids, new_event_ids=())
     delivery_id, received_at = str(ULID()), micros(arrival.delivery.received_at)
-    placed = [_place(connection, source, item) for item in reading.events]
+    if known := tombstones.known(connection, source, tombstones.TRANSPORT, reading.transport_key, received_at):
+        return Accepted(delivery_id=known.id, event_ids=known.event_ids, new_event_ids=())
+    placed = [place(connection, source, item, received_at) for item in reading.events]
     connection.execute(
-        insert(delivery).values(
+        insert(connection, delivery).values(
             id=delivery_id,
             source=source,
             transport_key=reading.transport_key,
@@ -59,39 +54,35 @@ def accept(connection: Connection, arrival: Arrival) -> Accepted:
     for (event_id, identity), item in zip(placed, reading.events, strict=True):
         if not identity:
             continue
-        row = _row(item, source=source, only_rule=arrival.only_rule, received_at=received_at)
+        row = row_of(item, source=source, only_rule=arrival.only_rule, received_at=received_at)
         row |= {"id": event_id, "delivery_id": delivery_id, "identity": identity}
-        if connection.execute(_insert_or_leave(connection, row)).rowcount:
+        kept = insert(connection, event).values(row).on_conflict_do_nothing(index_elements=["source", "identity"])
+        if connection.execute(kept).rowcount:
             new.append(event_id)
     return Accepted(delivery_id=delivery_id, event_ids=[event_id for event_id, _ in placed], new_event_ids=new)
 
 
-def _place(connection: Connection, source: str, item: Event) -> tuple[str, str]:
+def place(connection: Connection, source: str, item: Event, received_at: int) -> tuple[str, str]:
     """The id of the event and, if it is new, the identity to store it under.
 
-    A Git ref's identity is our own sequence number of the ref: A→B→A→B is three events, but the same sha twice in a
-    row is one.
+    A move of a Git ref is known by the one before it: A→B→A→B is three events, but the same sha twice in a row is one.
+    The ids of a ref sort as they came, whichever machine they came to.
     """
     if item.identity:
         identity = item.identity
-        found = connection.scalar(select(event.c.id).where(event.c.source == source, event.c.identity == identity))
-        return (found, "") if found else (str(ULID()), identity)
+        found = tombstones.known(connection, source, tombstones.IDENTITY, identity, received_at)
+        return (found.id, "") if found else (str(ULID()), identity)
     of_stream = (event.c.source == source, event.c.stream == item.stream)
     last = connection.execute(
         select(event.c.id, event.c.position).where(*of_stream).order_by(event.c.id.desc()).limit(1)
     ).one_or_none()
     if last is not None and last.position == item.position:
         return last.id, ""
-    count = connection.scalar(select(func.count()).select_from(event).where(*of_stream))
-    return str(ULID()), key_of(item.stream, count, item.position)
+    before = last.id if last else None
+    return id_after(before), key_of(item.stream, before, item.position)
 
 
-def _insert_or_leave(connection: Connection, row: dict[str, Any]) -> Any:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(event).values(row).on_conflict_do_nothing(index_elements=["source", "identity"])
-
-
-def _row(item: Event, *, source: str, only_rule: str, received_at: int) -> dict[str, Any]:
+def row_of(item: Event, *, source: str, only_rule: str, received_at: int) -> dict[str, Any]:
     return {
         "source": source,
         "type": item.type,
@@ -145,7 +136,7 @@ class SqlEvents:
 
     def accept(self, arrival: Arrival) -> Accepted:
         """One delivery in a transaction of its own: for the CLI and the listeners; the API has the writer."""
-        with self._database.write() as connection:
+        with self._database.write(alone="accept") as connection:
             return accept(connection, arrival)
 
     def claim(self, event_id: str, taken: Claim) -> EventRecord | None:
@@ -217,4 +208,6 @@ def _delivery(row: Row[Any]) -> DeliveryRecord:
         headers=row.headers,
         size=row.size,
         event_ids=row.event_ids,
+        body_hash=row.body_hash,
+        emptied_at=maybe_moment(row.emptied_at),
     )

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from service.ledger import Claim
-from service.store.database import Database, micros
+from service.store.database import Database, insert, micros
 from service.store.tables import lease, rule_set
 
 
@@ -25,8 +24,7 @@ class SqlLeases:
         if row is not None and row.holder != taken.holder and row.until >= now:
             return False
         with self._database.write() as connection:
-            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-            statement = dialect.insert(lease).values(name=name, holder=taken.holder, until=micros(taken.until))
+            statement = insert(connection, lease).values(name=name, holder=taken.holder, until=micros(taken.until))
             statement = statement.on_conflict_do_update(
                 index_elements=["name"],
                 set_={"holder": taken.holder, "until": micros(taken.until)},
@@ -42,10 +40,9 @@ class SqlLeases:
     def keep_rules(self, digest: str, files: Mapping[str, str], now: datetime) -> None:
         """Keep the text of a rule set, and that it is the last one taken up."""
         with self._database.write() as connection:
-            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             row = {"hash": digest, "loaded_at": micros(now), "files": dict(files)}
             latest = {"loaded_at": row["loaded_at"], "files": row["files"]}
-            statement = dialect.insert(rule_set).values(row)
+            statement = insert(connection, rule_set).values(row)
             connection.execute(statement.on_conflict_do_update(index_elements=["hash"], set_=latest))
 
     def last_rules(self) -> Mapping[str, str]:

@@ -9,16 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from service.records import Edge
-from service.store.database import Database, micros
+from service.store.database import Database, insert, micros
 from service.store.tables import lineage_edge
 
 
 def add(connection: Connection, edges: Sequence[Edge], now: datetime) -> None:
     """Add those that are not there yet."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     for edge in edges:
         row = {
             "source": edge.source,
@@ -28,7 +26,7 @@ def add(connection: Connection, edges: Sequence[Edge], now: datetime) -> None:
             "data": dict(edge.data),
             "at": micros(now),
         }
-        connection.execute(dialect.insert(lineage_edge).values(row).on_conflict_do_nothing())
+        connection.execute(insert(connection, lineage_edge).values(row).on_conflict_do_nothing())
 
 
 def _edge(row: Row[Any]) -> Edge:

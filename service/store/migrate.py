@@ -29,16 +29,27 @@ def versions(database: Database) -> tuple[str | None, str | None]:
 
 
 def upgrade(database: Database) -> tuple[str | None, str | None]:
-    """Bring it up to date; the versions before and after."""
+    """Bring it up to date; the versions before and after. Refused when it is a newer version's."""
     before, wanted = versions(database)
+    _refuse_newer(database, before, wanted)
     if before != wanted:
         command.upgrade(_config(database), "head")
     return before, wanted
 
 
+def _refuse_newer(database: Database, found: str | None, known: str | None) -> None:
+    revisions = ScriptDirectory.from_config(_config(database)).walk_revisions()
+    if found is not None and found not in {one.revision for one in revisions}:
+        raise Refused(
+            f"the store's schema is {found}, which a newer version of kfp-triggers made; this one knows up to {known}: "
+            "start the newer version, or restore a copy of the store from before"
+        )
+
+
 def require_current(database: Database) -> None:
     """Refused unless the schema is this version's."""
     found, wanted = versions(database)
+    _refuse_newer(database, found, wanted)
     if found != wanted:
         raise Refused(
             f"the store's schema is {found or 'empty'}, this version wants {wanted}: run `kfp-triggers migrate`"

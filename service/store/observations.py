@@ -10,11 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, exists, func, not_, select
-from sqlalchemy.dialects import postgresql, sqlite
 from ulid import ULID
 
 from service.records import Observation, Query
-from service.store.database import Database, micros, moment
+from service.store.database import Database, insert, micros, moment
 from service.store.paging import equals, page
 from service.store.tables import observation, promotion
 
@@ -36,13 +35,11 @@ class SqlObservations:
     def add(self, found: Sequence[Observation]) -> None:
         """Keep what a run found; what is kept of the same run, kind, model and version already stays as it is."""
         with self._database.write() as connection:
-            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             for one in found:
                 row = {name: getattr(one, name) for name in _COLUMNS}
                 row |= {"id": str(ULID()), "as_of": micros(one.as_of), "created_at": micros(one.created_at)}
-                connection.execute(
-                    dialect.insert(observation).values(row | {"figures": dict(one.figures)}).on_conflict_do_nothing()
-                )
+                row |= {"figures": dict(one.figures)}
+                connection.execute(insert(connection, observation).values(row).on_conflict_do_nothing())
 
     def list(
         self, query: Query, *, model: str | None = None, kind: str | None = None, version: int | None = None
@@ -63,16 +60,21 @@ class SqlObservations:
         newest = self._all(wanted.order_by(observation.c.as_of.desc(), observation.c.id.desc()).limit(last))
         return newest[::-1]
 
-    def latest(self, kind: str, since: datetime, at_most: int) -> Sequence[Observation]:
+    def latest(self, kind: str, since: datetime, at_most: int, *, counted: int = 0) -> Sequence[Observation]:
         """The newest of each model recorded since then, at most so many models; of versions still in use.
+
+        With `counted` only those in which so many rows were: of a kind whose figures have a coverage.
 
         A version that a promotion has replaced is left out, even when labels of its time come in later: an alert on
         it would ask for the retraining that has just been done. So is one that was never promoted, as a candidate
         that was refused, once the model has a log of promotions.
         """
+        told = [observation.c.kind == kind, observation.c.created_at >= micros(since), not_(_replaced())]
+        if counted:
+            told.append(observation.c.rows * observation.c.figures["coverage"].as_float() >= counted)
         wanted = (
             select(observation.c.model, func.max(observation.c.as_of).label("as_of"))
-            .where(observation.c.kind == kind, observation.c.created_at >= micros(since), not_(_replaced()))
+            .where(*told)
             .group_by(observation.c.model)
             .order_by(func.max(observation.c.as_of).desc(), observation.c.model)
             .limit(at_most)
@@ -81,7 +83,7 @@ class SqlObservations:
         rows = (
             select(observation)
             .join(wanted, and_(observation.c.model == wanted.c.model, observation.c.as_of == wanted.c.as_of))
-            .where(observation.c.kind == kind, observation.c.created_at >= micros(since), not_(_replaced()))
+            .where(*told)
             .order_by(observation.c.version, observation.c.id)
         )
         return list({one.model: one for one in self._all(rows)}.values())

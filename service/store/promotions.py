@@ -10,14 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from service.errors import Temporary
 from service.ledger import Claim
 from service.records import Edge, Promotion, PromotionState, Query
 from service.store import lineage
-from service.store.database import Database, maybe_moment, micros, moment
+from service.store.database import Database, insert, maybe_moment, micros, moment
 from service.store.paging import among, equals, page
 from service.store.tables import promotion, run
 from triggers.reason import Reason
@@ -57,7 +56,7 @@ class SqlPromotions:
         None when it is known: a run has one verdict on an alias, however often it is recorded.
         """
         held = _held(taken) if item.state is PromotionState.MOVING else {}
-        with self._database.write() as connection:
+        with self._database.write(alone="promote") as connection:
             if _is_known(connection, item):
                 return None
             if not _insert(connection, _values(item) | held):
@@ -169,8 +168,7 @@ def _get(connection: Connection, promotion_id: str) -> Promotion | None:
 
 
 def _insert(connection: Connection, values: dict[str, Any]) -> bool:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return bool(connection.execute(dialect.insert(promotion).values(values).on_conflict_do_nothing()).rowcount)
+    return bool(connection.execute(insert(connection, promotion).values(values).on_conflict_do_nothing()).rowcount)
 
 
 def _is_known(connection: Connection, item: Promotion) -> bool:

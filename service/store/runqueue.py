@@ -52,11 +52,11 @@ def _put_off(connection: Connection, item: RunRecord, taken: Claim, rate: Rate |
 
 
 def _grant(connection: Connection, row: Any, now: datetime) -> bool:
+    """Move it first: one that is cancelled meanwhile takes no slot along."""
     taken = set(connection.scalars(select(lock.c.slot).where(lock.c.name == row.lock)))
     free = next((slot for slot in range(row.lock_max) if slot not in taken), None)
     if free is None:
         return False
-    connection.execute(insert(lock).values(name=row.lock, slot=free, run_key=row.run_key, taken_at=micros(now)))
     move = Transition(
         run_key=row.run_key,
         at=now,
@@ -65,7 +65,10 @@ def _grant(connection: Connection, row: Any, now: datetime) -> bool:
         reason=Reason.LOCK_GRANTED,
         detail=f"slot {free + 1} of {row.lock_max} of {row.lock}",
     )
-    return shift(connection, move, {"due_at": micros(now)})
+    if not shift(connection, move, {"due_at": micros(now)}):
+        return False
+    connection.execute(insert(lock).values(name=row.lock, slot=free, run_key=row.run_key, taken_at=micros(now)))
+    return True
 
 
 class SqlQueue:
@@ -141,7 +144,7 @@ class SqlQueue:
         with self._database.read() as connection:
             if connection.execute(select(run.c.id).where(run.c.state == State.WAITING).limit(1)).one_or_none() is None:
                 return granted
-        with self._database.write() as connection:
+        with self._database.write(alone="slots") as connection:
             waiting = connection.execute(
                 select(run.c.run_key, run.c.lock, run.c.lock_max).where(run.c.state == State.WAITING).order_by(run.c.id)
             ).all()

@@ -8,14 +8,13 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
-from ulid import ULID
+from sqlalchemy import Connection, Row, func, select, update
 
 from service import lifecycle
 from service.lifecycle import IN_BACKEND, TERMINAL, State
 from service.records import Double, Edge, OpenRun, Query, RunRecord, Transition
 from service.store import answers, claims, lineage
-from service.store.database import Database, maybe_moment, micros, moment
+from service.store.database import Database, id_after, insert, maybe_moment, micros, moment
 from service.store.paging import among, equals, page
 from service.store.tables import double, event, lock, package, run, run_transition
 from triggers.reason import Reason
@@ -32,12 +31,16 @@ def record(row: Row[Any]) -> RunRecord:
 
 
 def add(connection: Connection, new: RunRecord, decision_id: str, now: datetime) -> None:
-    """Write a new run, its first transition, and the lineage that its rule declares. Due at once unless it waits."""
+    """Write a new run, its first transition, and the lineage that its rule declares. Due at once unless it waits.
+
+    Its id sorts behind every other's, whichever machine made those: the order on a subject goes by it.
+    """
     values = {name: getattr(new, name) for name in _COLUMNS}
     values |= {name: None if values[name] is None else micros(values[name]) for name in _TIMES}
-    values |= {"id": str(ULID()), "decision_id": decision_id, "time_limit": int(new.time_limit * 1e6)}
+    new_id = id_after(connection.scalar(select(func.max(run.c.id))))
+    values |= {"id": new_id, "decision_id": decision_id, "time_limit": int(new.time_limit * 1e6)}
     values["due_at"] = micros(now) if new.state is State.READY else None
-    connection.execute(insert(run).values(**values))
+    connection.execute(insert(connection, run).values(**values))
     if new.retry_of:
         again = Edge(source=f"run:{new.retry_of}", relation="retried as", target=f"run:{new.run_key}")
         lineage.add(connection, [again], now)
@@ -73,7 +76,7 @@ def shift(connection: Connection, move: Transition, changes: Mapping[str, Any], 
 
 def _note(connection: Connection, move: Transition) -> None:
     values = {item.name: getattr(move, item.name) for item in fields(move)}
-    connection.execute(insert(run_transition).values(**values | {"at": micros(move.at)}))
+    connection.execute(insert(connection, run_transition).values(**values | {"at": micros(move.at)}))
 
 
 def _lock_again(connection: Connection, move: Transition) -> None:
@@ -83,14 +86,14 @@ def _lock_again(connection: Connection, move: Transition) -> None:
     free = next((slot for slot in range(row.lock_max) if slot not in taken), None)
     if row.lock and free is not None:
         connection.execute(
-            insert(lock).values(name=row.lock, slot=free, run_key=move.run_key, taken_at=micros(move.at))
+            insert(connection, lock).values(name=row.lock, slot=free, run_key=move.run_key, taken_at=micros(move.at))
         )
 
 
 def keep(connection: Connection, digest: str, content: bytes, now: datetime) -> None:
     """Keep a compiled pipeline under its digest: the run that was decided on it gets this and no other."""
     if connection.execute(select(package.c.digest).where(package.c.digest == digest)).one_or_none() is None:
-        connection.execute(insert(package).values(digest=digest, content=content, kept_at=micros(now)))
+        connection.execute(insert(connection, package).values(digest=digest, content=content, kept_at=micros(now)))
 
 
 class SqlRuns:
@@ -131,7 +134,7 @@ class SqlRuns:
         """A run that had ended runs again in its backend: its end, and what was recorded of it, are void."""
         ended = dict.fromkeys(("ended_at", "recorded_at", "cancel_asked_at", "cancel_sent_at", "cancel_told_at"))
         texts = dict.fromkeys(("error", "failed_task", "cancel_reason"), "")
-        with self._database.write() as connection:
+        with self._database.write(alone="slots") as connection:
             begun = {"submitted_at": micros(move.at)}  # its time limit counts anew
             revived = shift(connection, move, {**ended, **texts, **begun, **claims.let_go(None)})
             if revived:
@@ -143,12 +146,8 @@ class SqlRuns:
         """Note a second run under a key; False when it was known."""
         values = {item.name: getattr(found, item.name) for item in fields(found)}
         values |= {"found_at": micros(found.found_at), "cancelled_at": None}
-        same = (double.c.backend == found.backend, double.c.backend_id == found.backend_id)
         with self._database.write() as connection:
-            if connection.execute(select(double.c.run_key).where(*same)).one_or_none() is not None:
-                return False
-            connection.execute(insert(double).values(**values))
-            return True
+            return bool(connection.execute(insert(connection, double).values(values).on_conflict_do_nothing()).rowcount)
 
     def double_cancelled(self, found: Double, now: datetime) -> None:
         """Its backend was told to end it."""

@@ -2,6 +2,9 @@
 
 Used by the other modules of this package and by the migrations. A table's rows are written by the one module that is
 named after it; `run_transition` and `delivery` are only ever appended to.
+
+What PostgreSQL would refuse for ever is written in another way, and in the same way on SQLite, so that both show the
+same: NUL and halves of letters become U+FFFD, in text here and in JSON in `service.store.database`; NaN becomes null.
 """
 
 from sqlalchemy import (
@@ -16,11 +19,26 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    Text,
+    TypeDecorator,
     UniqueConstraint,
     false,
     text,
 )
+from sqlalchemy import Text as AnyText
+
+from triggers.payload import clean
+
+
+class Text(TypeDecorator[str]):
+    """Text that either database takes."""
+
+    impl = AnyText
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: object) -> str | None:  # noqa: ARG002 - as it is called
+        """What is written, and what is compared with."""
+        return None if value is None else clean(value)
+
 
 metadata = MetaData(
     naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
@@ -59,7 +77,17 @@ delivery = Table(
     Column("headers", JSON, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("event_ids", JSON, nullable=False),
+    Column("body_size", BigInteger),  # bytes of a body that was emptied; null while it is here
+    _text("body_hash"),
+    _time("emptied_at", nullable=True),
     UniqueConstraint("source", "transport_key"),
+    Index(None, "received_at"),
+)
+Index(
+    "ix_delivery_body",
+    delivery.c.received_at,
+    sqlite_where=text("emptied_at is null"),
+    postgresql_where=text("emptied_at is null"),
 )
 
 event = Table(
@@ -83,9 +111,12 @@ event = Table(
     _text("run_key"),
     _text("only_rule"),
     *_claim(),
+    _time("retain_until", nullable=True),
     UniqueConstraint("source", "identity"),
     Index(None, "source", "stream", "id"),
     Index(None, "subject"),
+    Index(None, "delivery_id"),
+    Index(None, "received_at"),
 )
 Index(
     "ix_event_due", event.c.due_at, sqlite_where=text("due_at is not null"), postgresql_where=text("due_at is not null")
@@ -174,6 +205,8 @@ run = Table(
     Index(None, "rule", "subject"),
     Index(None, "rule", "id"),
     Index(None, "lock", "state"),
+    Index(None, "event_id"),
+    Index(None, "decision_id"),
 )
 Index("ix_run_due", run.c.due_at, sqlite_where=text("due_at is not null"), postgresql_where=text("due_at is not null"))
 
@@ -234,6 +267,7 @@ lineage_edge = Table(
     Column("data", JSON, nullable=False),
     _time("at"),
     UniqueConstraint("source", "relation", "target", "run_key"),
+    Index(None, "run_key"),
 )
 
 promotion = Table(
@@ -322,4 +356,38 @@ rule_set = Table(
     Column("hash", String(64), primary_key=True),
     _time("loaded_at"),
     Column("files", JSON, nullable=False),
+)
+
+# What is left of an event or a delivery that was pruned: by it a late redelivery is known.
+tombstone = Table(
+    "tombstone",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("ref", String(26), nullable=False),
+    Column("event_ids", JSON, nullable=False),
+    _time("until"),
+    Index(None, "until"),
+)
+
+# What a person did: to a dead letter, to personal data, to the store itself. Only ever appended to.
+handling = Table(
+    "handling",
+    metadata,
+    _id(),
+    _text("what"),
+    _text("key"),
+    _text("action"),
+    _text("by"),
+    _text("why"),
+    _time("at"),
+    Index(None, "what", "key"),
+)
+
+salt = Table(
+    "salt",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
 )

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from service.errors import Temporary
+from service.failpoints import failpoint
 from service.ledger import Arrival
 from service.records import Accepted
 from service.store.database import Database
@@ -26,6 +27,7 @@ class Writer:
 
     def __init__(self, database: Database, *, at_most: int) -> None:
         self._database = database
+        self._settled = False  #: whether what those before us left in the log is on the disk: repeats are told so
         self._queue: queue.Queue[_Item | None] = queue.Queue(maxsize=at_most)
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
@@ -66,8 +68,12 @@ class Writer:
     def _commit(self, batch: list[_Item]) -> None:
         """All in one transaction; if that fails, one by one, so that a poisonous one cannot fail its neighbours."""
         try:
-            with self._database.write() as connection:
+            if not self._settled:
+                self._database.doubt.settle()
+                self._settled = True
+            with self._database.write(alone="accept") as connection:
                 results = [accept(connection, arrival) for arrival, _ in batch]
+                failpoint("writer.before_commit")
         except Exception as error:  # noqa: BLE001  # whatever it is, each waiting sender must hear of it
             if len(batch) > 1 and not isinstance(error, Temporary):
                 for item in batch:
@@ -76,5 +82,6 @@ class Writer:
             for _, future in batch:
                 future.set_exception(error)
             return
+        failpoint("writer.after_commit")
         for (_, future), result in zip(batch, results, strict=True):
             future.set_result(result)

@@ -2,7 +2,8 @@
 
 MinIO, Redis, MLflow and Alertmanager are the real ones; the pipelines are the shipped ones. On `local` they run for the
 demo's people, with a champion that was trained so; on `kfp` the stub KFP API server stands for a cluster, the runs'
-outcomes are scripted and the champion is put there. The pace is scaled down so that recovery can be waited for.
+outcomes are scripted and the champion is put there. The pace is scaled down so that recovery can be waited for. The
+store is SQLite's; `brought_up` puts it on a PostgreSQL of its own for who asks for it.
 """
 
 import sys
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import postgres
 import pytest
 import scene
 from kfpserver import Stub, kfp_stub
@@ -44,6 +46,7 @@ class Running(scene.Demo):
     supervisor: Supervisor
     champion_run: str
     stub: Stub | None
+    postgres: postgres.Server | None
 
     def executions(self, run_key: str) -> int:
         """How often a run's pipeline was begun, as the one who executes it counts."""
@@ -54,7 +57,13 @@ class Running(scene.Demo):
 
 @pytest.fixture(scope="session", params=["local", "kfp"])
 def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("stack")
+    with brought_up(tmp_path_factory.mktemp("stack"), request.param) as world:
+        yield world
+
+
+@contextmanager
+def brought_up(folder: Path, backend: str, *, on_postgres: bool = False) -> Iterator[Running]:
+    """All of it in this folder."""
     home = folder / "home"
     bare, clone = scene.prepare(home)
     sources = home / "sources.yaml"
@@ -65,12 +74,14 @@ def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
         minio=True, mlflow=True, alertmanager=Grouping("0s", "1s", "2s"), buckets=scene.BUCKETS, port=0, env=PACE
     )
     with ExitStack() as parts:
-        stub = parts.enter_context(on_kfp(folder, home)) if request.param == "kfp" else None
+        server = parts.enter_context(postgres.server()) if on_postgres else None
+        store = server.url("postgres") if server else ""
+        stub = parts.enter_context(on_kfp(folder, home, store)) if backend == "kfp" else None
         supervisor = parts.enter_context(Supervisor(home / "data", print))
         stack = bring_up(supervisor, wanted)
         now = datetime.now(UTC) - timedelta(seconds=1)
         world = Running(stack=stack, bare=bare, clone=clone, now=now)
-        world.supervisor, world.stub = supervisor, stub
+        world.supervisor, world.stub, world.postgres = supervisor, stub, server
         scene.configure_hook(world)
         if stub is None:
             scene.people(world)
@@ -82,10 +93,10 @@ def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 
 @contextmanager
-def on_kfp(folder: Path, home: Path) -> Iterator[Stub]:
+def on_kfp(folder: Path, home: Path, store: str) -> Iterator[Stub]:
     """The default backend is the stub, which has the pipelines; runs take long enough to be met in the middle."""
     with kfp_stub(folder, "--pending", "0.3", "--running", "2") as stub:
-        settings = f'[backends.default]\nendpoint = "{stub.url}"\ntimeout = 2.0\nrate = 50\n'
+        settings = f'[backends.default]\nendpoint = "{stub.url}"\ntimeout = 2.0\nrate = 50\n[store]\nurl = "{store}"\n'
         (home / "settings.toml").write_text(settings)
         argv = [sys.executable, "-m", "service.cli", "--home", str(home), "pipelines", "push"]
         for package in sorted((home / "packages").iterdir()):

@@ -15,7 +15,7 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, stub: Stub) -> Place:
-    found = made(tmp_path, stub)
+def place(tmp_path: Path, stub: Stub, store_url: str) -> Place:
+    found = made(tmp_path, stub, store_url=store_url)
     found.push()
     return found
