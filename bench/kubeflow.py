@@ -20,7 +20,7 @@ from submitting import DEFAULT, KEYS, LIMIT, QUICK, Burst, Overhead, burst, over
 
 from service.log import set_up
 from service.settings import LogSettings, PaceSettings
-from service.store.database import sqlite_module
+from service.store.sqlite import sqlite_module
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

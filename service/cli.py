@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from service.commands import doctor, drift, events, fire, look, models, pipelines, processes, rules, runs, start
+from service.commands import (
+    backup,
+    dead,
+    doctor,
+    drift,
+    events,
+    fire,
+    forget,
+    look,
+    models,
+    pipelines,
+    processes,
+    rules,
+    runs,
+    start,
+)
 
 app = typer.Typer(
     name="kfp-triggers",
@@ -40,6 +55,10 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(look.lineage_app, name="lineage")
 app.add_typer(drift.app, name="drift")
 app.command()(look.verify)
+app.add_typer(dead.app, name="dead")
+app.command()(forget.forget)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.add_typer(rules.app, name="rules")
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(models.app, name="models")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from service.errors import ServiceError
+from service.failpoints import failpoint
 from service.flow.answer import answer_due
 from service.flow.sweep import PACED, ring_paced, sweep
 from service.flow.watch import watch
@@ -68,6 +69,7 @@ class Duties:
         taken = Claim(holder=self._app.holder, now=now, until=now + max(self._lease, timedelta(seconds=2 * duty.every)))
         try:
             if not duty.alone or self._app.ledger.leases.take(duty.name, taken):
+                failpoint("duty.begun")
                 duty.do(self._app)
         except ServiceError as error:
             logger.warning("duty_postponed", duty=duty.name, detail=error.detail)

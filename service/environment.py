@@ -13,8 +13,8 @@ from service.errors import Refused
 
 PREFIX = "KFP_TRIGGERS_"
 #: Variables that are no settings: where programs lie (`service.parts`), the Git hook's (deploy/git), and what
-#: Kubernetes tells every pod of a Service that is named kfp-triggers.
-ELSEWHERE = (f"{PREFIX}PARTS__", f"{PREFIX}HOOK_", f"{PREFIX}SERVICE_", f"{PREFIX}PORT")
+#: Kubernetes tells every pod of a Service that is named kfp-triggers; and `service.failpoints`.
+ELSEWHERE = (f"{PREFIX}PARTS__", f"{PREFIX}HOOK_", f"{PREFIX}SERVICE_", f"{PREFIX}PORT", f"{PREFIX}FAILPOINT")
 
 
 def variables(home: Path) -> dict[str, str]:

@@ -14,11 +14,14 @@ from service.records import (
     Accepted,
     Answer,
     AnswerState,
+    DeadLetter,
+    DeadQuery,
     DecisionRecord,
     DeliveryRecord,
     Double,
     Edge,
     EventRecord,
+    Handling,
     Observation,
     OpenRun,
     Promotion,
@@ -85,6 +88,27 @@ class Ask:
     judge: Callable[[History], Judged]
     budget: int = 0  #: how many of the rule's latest runs it wants to know of
     tries: int = 0  #: the same of its runs for alerts under this lock, and the alerts' episodes with them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """For how long after its arrival a delivery, or an event, is known again although its rows are gone."""
+
+    of_source: Mapping[str, timedelta]
+    other: timedelta  #: of a source that is configured no more
+
+    def until(self, source: str, arrived: datetime) -> datetime:
+        """When its keys may go."""
+        return arrived + self.of_source.get(source, self.other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """What was changed so that a name is forgotten."""
+
+    token: str  #: what stands for it now
+    rows: Mapping[str, int]  #: changed, by table
+    reports: Sequence[str]  #: prefixes where its runs wrote: not the store's to change
 
 
 class Events(Protocol):
@@ -192,7 +216,7 @@ class Observations(Protocol):
         self, query: Query, *, model: str | None = None, kind: str | None = None, version: int | None = None
     ) -> Sequence[Observation]: ...
     def history(self, kind: str, model: str, version: int | None, last: int) -> Sequence[Observation]: ...
-    def latest(self, kind: str, since: datetime, at_most: int) -> Sequence[Observation]: ...
+    def latest(self, kind: str, since: datetime, at_most: int, *, counted: int = 0) -> Sequence[Observation]: ...
     def seen(self, since: datetime, at_most: int) -> Mapping[tuple[str, str], datetime]: ...
 
 
@@ -205,6 +229,37 @@ class Answers(Protocol):
     def later(self, item: Answer, detail: str, *, holder: str, due_at: datetime) -> None: ...
     def end(self, item: Answer, state: AnswerState, detail: str, *, holder: str) -> None: ...
     def of_run(self, run_key: str) -> Answer | None: ...
+
+
+class DeadLetters(Protocol):
+    """What stopped for good: looked at, tried again, put away."""
+
+    def list(self, query: DeadQuery) -> Sequence[DeadLetter]: ...
+    def get(self, key: str) -> DeadLetter | None: ...
+    def body(self, event_id: str) -> Delivery | None: ...
+    def read_again(self, found: DeadLetter, reading: Reading, done: Handling) -> Accepted | None: ...
+    def again(self, found: DeadLetter, done: Handling) -> bool: ...
+    def discard(self, found: DeadLetter, done: Handling) -> bool: ...
+    def bury(self, now: datetime, tries: int) -> Sequence[str]: ...
+    def note(self, done: Handling) -> None: ...
+    def notes(self, what: str, key: str) -> Sequence[Handling]: ...
+
+
+class Retention(Protocol):
+    """Letting go of what is old, a few rows at a time; counts of rows by table."""
+
+    def empty_bodies(self, now: datetime, before: datetime, limit: int) -> Mapping[str, int]: ...
+    def prune(self, now: datetime, before: datetime, keep: Keep, limit: int) -> Mapping[str, int]: ...
+    def prune_deliveries(self, before: datetime, keep: Keep, limit: int) -> Mapping[str, int]: ...
+    def prune_keys(self, now: datetime, limit: int) -> Mapping[str, int]: ...
+
+
+class Forgetting(Protocol):
+    """Taking a name out of every row that names it."""
+
+    def token(self, name: str) -> str: ...
+    def unfinished(self, name: str) -> Sequence[str]: ...
+    def forget(self, name: str, done: Handling) -> Forgotten: ...
 
 
 class Leases(Protocol):
@@ -242,6 +297,12 @@ class Ledger(Protocol):
     def promotions(self) -> Promotions: ...
     @property
     def answers(self) -> Answers: ...
+    @property
+    def dead(self) -> DeadLetters: ...
+    @property
+    def retention(self) -> Retention: ...
+    @property
+    def forgetting(self) -> Forgetting: ...
     @property
     def leases(self) -> Leases: ...
     @property

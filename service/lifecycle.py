@@ -22,10 +22,11 @@ class State(StrEnum):
     GONE = "gone"  #: the backend no longer knows it
     SUPERSEDED = "superseded"  #: a newer one took its place before it started
     DEAD = "dead"  #: given up before the backend ever had it
+    DISCARDED = "discarded"  #: it was dead, and a person has put it away
 
 
 TERMINAL = frozenset(
-    {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.GONE, State.SUPERSEDED, State.DEAD},
+    {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.GONE, State.SUPERSEDED, State.DEAD, State.DISCARDED},
 )
 OPEN = frozenset(State) - TERMINAL
 IN_BACKEND = frozenset({State.SUBMITTED, State.RUNNING})
@@ -42,6 +43,7 @@ MOVES: dict[State, frozenset[State]] = {
     # A backend's own retry takes an ended run back to running: terminal is not final there.
     State.FAILED: frozenset({State.RUNNING}),
     State.CANCELLED: frozenset({State.RUNNING}),
+    State.DEAD: frozenset({State.DISCARDED}),
 }
 
 #: What KFP's words mean here (v2beta1 `state`, measured on 2.17). FAILED is CANCELLED instead where `state_history`

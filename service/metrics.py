@@ -25,6 +25,9 @@ runs_ended = Counter("kfp_triggers_runs_ended_total", "Runs that ended", ["rule"
 promotions = Counter("kfp_triggers_promotions_total", "Moves of aliases that ended, or wait for a person", ["state"])
 answers = Counter("kfp_triggers_answers_total", "Tellings to code hosts of what came of a push", ["source", "outcome"])
 swept = Counter("kfp_triggers_swept_total", "Rows that the sweep found and did itself", ["step"])
+pruned = Counter("kfp_triggers_pruned_total", "Rows that retention removed; of `body`, emptied", ["table"])
+dead = Counter("kfp_triggers_dead_letters_total", "What a person did to dead letters", ["kind", "action"])
+buried = Counter("kfp_triggers_buried_total", "Events and decisions given up, for the service failed on them")
 rings_lost = Counter("kfp_triggers_rings_lost_total", "Rings that the broker did not take")
 ingest_seconds = Histogram(
     "kfp_triggers_ingest_seconds",

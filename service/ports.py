@@ -14,7 +14,7 @@ from ulid import ULID
 from service.ledger import Arrival, Claim, Ledger, Rate
 from service.lifecycle import State
 from service.records import Accepted, RunRecord
-from service.settings import PaceSettings
+from service.settings import PaceSettings, RetentionSettings
 from triggers.rules.model import RuleSet
 from triggers.schema import Input
 from triggers.sourcefile import Source
@@ -357,6 +357,7 @@ class App:
     reports: str  #: prefix URI of reports: `s3://bucket/reports` or `file:///…`
     own_bucket: str  #: objects in it are never events
     holder: str  #: this process, in claims and leases
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
     def link(self, item: RunRecord) -> str:
         """The address of a run's page in its backend, "" when there is none."""

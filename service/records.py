@@ -22,6 +22,7 @@ class EventState(StrEnum):
     IGNORED = "ignored"
     UNMATCHED = "unmatched"
     DECIDED = "decided"
+    DISCARDED = "discarded"  #: it was quarantined, and a person has put it away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,8 @@ class DeliveryRecord:
     headers: Mapping[str, str]
     size: int  #: bytes of the body
     event_ids: Sequence[str]
+    body_hash: str = ""  #: sha256 of a body that is no longer kept
+    emptied_at: datetime | None = None  #: when the body was let go of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +265,52 @@ class Observation:
     rows: int
     figures: Mapping[str, Any]  #: `coverage`; `columns`, by name, of a drift; `measures` of a quality
     created_at: datetime
+
+
+class Kind(StrEnum):
+    """What a dead letter is."""
+
+    EVENT = "event"  #: quarantined
+    DECISION = "decision"  #: asked time and again, and the service failed each time
+    RUN = "run"  #: dead
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetter:
+    """Something that stopped for good with a reason, and that nobody has yet mended or put away."""
+
+    kind: Kind
+    key: str  #: id of an event or a decision, key of a run
+    event_id: str
+    source: str
+    rule: str  #: "" of an event
+    subject: str
+    reason: str
+    detail: str
+    at: datetime  #: when it stopped; of an event when it arrived
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadQuery:
+    """Which dead letters; None leaves a filter out."""
+
+    source: str | None = None
+    rule: str | None = None
+    reason: str | None = None
+    before: datetime | None = None
+    limit: int = 500  #: of each kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handling:
+    """What a person did about something: a row of evidence."""
+
+    what: str  #: event, decision, run, subject or store
+    key: str
+    action: str  #: retried, discarded, forgotten or restored
+    by: str
+    why: str
+    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

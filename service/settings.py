@@ -8,11 +8,12 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,6 +25,7 @@ from pydantic_settings import (
 
 from service.environment import PREFIX, near, refuse_unknown, variables
 from service.errors import Refused
+from triggers.rules.quantities import duration
 
 
 class _Group(BaseModel):
@@ -138,6 +140,25 @@ class PaceSettings(_Group):
     reload: float = Field(1.0, ge=0, description="how often the rule files are looked at")
 
 
+def _duration(given: Any) -> Any:
+    return duration(given) if isinstance(given, str) else given
+
+
+Age = Annotated[
+    timedelta, BeforeValidator(_duration), PlainSerializer(lambda age: f"{age // timedelta(days=1)}d", when_used="json")
+]
+DAY = timedelta(days=1)
+
+
+class RetentionSettings(_Group):
+    """How long what arrived is kept. Nothing goes that is unfinished, or that something younger came of."""
+
+    bodies: Age = Field(14 * DAY, ge=DAY, description="raw bodies of deliveries; their size and hash stay")
+    events: Age = Field(90 * DAY, ge=7 * DAY, description="deliveries, events, decisions, runs and their lineage")
+    keys: Age = Field(180 * DAY, ge=7 * DAY, description="hashes by which a late redelivery is known as one")
+    batch: int = Field(200, ge=1, le=500, description="rows in one transaction; one of each kind in each sweep")
+
+
 class LogSettings(_Group):
     """What the processes say."""
 
@@ -196,6 +217,7 @@ class Settings(BaseSettings):
     objects: ObjectSettings = ObjectSettings()
     mlflow: MlflowSettings = MlflowSettings()
     pace: PaceSettings = PaceSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     secret_params: dict[str, tuple[str, ...]] = Field(
         {},
@@ -243,6 +265,7 @@ def load(home: Path | None = None) -> Settings:
     objects = settings.objects.model_copy(update=_aws(settings.objects, os.environ))
     _check_addresses(store, objects)
     _check_secret_params(settings.secret_params)
+    _check_retention(settings.retention)
     backends = {name: _backend(found, name, one, settings.pace) for name, one in settings.backends.items()}
     tracking = settings.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     mlflow = settings.mlflow.model_copy(update={"tracking_uri": tracking})
@@ -296,6 +319,12 @@ def _check_addresses(store: StoreSettings, objects: ObjectSettings) -> None:
     usable = parts.scheme in {"http", "https"} and parts.netloc and not parts.path.strip("/") and not parts.query
     if objects.endpoint and not usable:
         raise Refused("settings that cannot be used:\n  objects.endpoint: must look like http://host:9000")
+
+
+def _check_retention(given: RetentionSettings) -> None:
+    """A body without its event, or an event whose key is gone before it, would be of no use."""
+    if not given.bodies <= given.events <= given.keys:
+        raise Refused("settings that cannot be used:\n  retention: must be bodies <= events <= keys")
 
 
 def _check_secret_params(given: Mapping[str, tuple[str, ...]]) -> None:

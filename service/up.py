@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def bring_up(supervisor: Supervisor, wanted: Wanted) -> Stack:
     ports = embedded.ports(supervisor.home, names)
     api_port = (settings.api.port if wanted.port is None else wanted.port) or ports["api"]
     stack = _plan(settings, wanted, supervisor.home, ports | {"api": api_port})
-    upgrade(Database(settings.store))
+    with closing(Database(settings.store)) as database:
+        upgrade(database)
     with _environment(stack.env):
         book = rulebook(load(home))
         # MLflow is slow to start and needs only the object store: beside the rest.

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
+from service import failpoints
 from service.broker import CeleryBell, InlineBell, NoBell, celery_app
 from service.codehost import CodeHosts
 from service.commits import Commits
@@ -56,8 +57,13 @@ class Late:
 def opened(settings: Settings, *, ingest: bool = False, rings: bool = True) -> Iterator[App]:
     """An App for as long as the block lasts. `ingest`: with the group-commit writer, for the API; `rings`: with a
     doorbell, for whatever makes work."""
+    failpoints.arm(os.environ)
     store = Store(settings.store)
-    require_current(store.database)
+    try:
+        require_current(store.database)
+    except BaseException:
+        store.close()
+        raise
     writer = Writer(store.database, at_most=settings.api.queue) if ingest else None
     late = Late()
     # The API decides only when there is no worker: it needs no warm registry beside one.
@@ -102,6 +108,7 @@ def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted]
         bell=bell,
         clock=clock,
         pace=settings.pace,
+        retention=settings.retention,
         reports=reports_prefix(settings),
         own_bucket=settings.objects.bucket,
         holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",

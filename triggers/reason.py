@@ -23,6 +23,8 @@ class Reason(StrEnum):
     NOT_FOR_US = "not_for_us", "outside the buckets or repositories that the source lists"
     KNOWN_AND_IGNORED = "known_and_ignored", "the source knows this kind of message and ignores it on purpose"
     NOT_UNDERSTOOD = "not_understood", "authentic, but its body is not what this source documents"
+    POISON = "poison", "the service failed on it time and again; its log says where"
+    READ_AGAIN = "read_again", "it was read a second time, and understood: its events stand beside it"
     # Why a rule does not match an event.
     OTHER_SOURCE = "other_source", "the rule listens to another source"
     OTHER_TYPE = "other_type", "the rule waits for another type of event"
@@ -66,6 +68,7 @@ class Reason(StrEnum):
     REVIVED = "revived", "its backend runs it again: it was retried there"
     INTERRUPTED = "interrupted", "its process ended without a result: the machine or the supervisor went away"
     VANISHED = "vanished", "its backend no longer knows it"
+    DISCARDED = "discarded", "a person has put it away"
     # A promotion: what became of an alias.
     GATE_PASSED = "gate_passed", "the gate found the candidate better than the champion"
     GATE_REFUSED = "gate_refused", "the gate found the candidate no better than the champion"

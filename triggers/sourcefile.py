@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from triggers import redaction
 from triggers.secretref import HOW, SecretReference, complaint
 from triggers.source import SourceType
 from triggers.sources import SOURCES
@@ -21,7 +22,7 @@ API_VERSION = "kfp-triggers/v1"
 NOT_BUILT = frozenset({"gitea", "bitbucket", "cloudevents", "schedule", "run"})
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_OURS = ("type", "token", "secrets")
+_OURS = ("type", "token", "secrets", "redact")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Source:
     type: str
     config: BaseModel  #: an instance of its type's `config`
     secrets: tuple[SecretReference, ...]  #: any of them authenticates; empty only under `auth: none`
+    redact: tuple[str, ...] = ()  #: what of a delivery is not to be kept, see `triggers.redaction`
 
 
 def load_sources(text: str, file: str) -> Mapping[str, Source]:
@@ -77,12 +79,13 @@ def _source(document: Document, name: str, body: Any, problems: list[Problem]) -
         return None
     kind = _kind(document, path, body.get("type"), problems)
     secrets = _secrets(document, path, body, problems)
+    redact = _redact(document, path, body.get("redact", []), problems)
     if kind is None:
         return None
     config = _config(document, path, kind, body, problems)
     if config is None or len(problems) > before:
         return None
-    return Source(name=name, type=kind.name, config=config, secrets=secrets)
+    return Source(name=name, type=kind.name, config=config, secrets=secrets, redact=redact)
 
 
 def _kind(document: Document, path: Path, word: Any, problems: list[Problem]) -> SourceType | None:
@@ -145,6 +148,14 @@ def _secrets(
         problems.append(document.problem((*path, "secrets"), f"must be a list; in it {HOW}"))
         return ()
     return _references(document, {(*path, "secrets", i): one for i, one in enumerate(found)}, problems)
+
+
+def _redact(document: Document, path: Path, found: Any, problems: list[Problem]) -> tuple[str, ...]:
+    entries = found if isinstance(found, list) else [None]
+    for number, entry in enumerate(entries):
+        if not redaction.is_entry(entry):
+            problems.append(document.problem((*path, "redact", number), f"must be a list; in it {redaction.HOW}"))
+    return tuple(entries)
 
 
 def _references(document: Document, found: Mapping[Path, Any], problems: list[Problem]) -> tuple[SecretReference, ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Look = Callable[[], "Iterable[Finding]"]
 
+_APART = 2.0  #: seconds that clocks may be apart: leases go by those of the machines
 _REACHABLE = "reachable"  #: a finding of this name that is bad says: not bad, but not there
 
 
@@ -122,6 +123,7 @@ def _store(found: "StoreSettings") -> "Iterable[Finding]":
     database = Database(found)
     waiting = stuck = 0
     try:
+        durability, ahead = database.durability(), database.ahead(datetime.now(UTC))
         there, wanted = versions(database)
         if there == wanted:
             waiting = len(SqlPromotions(database).list(Query(state="asked", limit=500)))
@@ -134,6 +136,10 @@ def _store(found: "StoreSettings") -> "Iterable[Finding]":
         return
     finally:
         database.close()
+    yield _finding("durability", durability)
+    if ahead is not None:
+        apart = f"the database's is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+        yield _finding("clock", apart, good=abs(ahead) < _APART)
     remedy = "" if there == wanted else f", this version wants {wanted}: run `kfp-triggers migrate`"
     yield _finding("schema", f"{there or 'empty'}{remedy}", good=there == wanted)
     if waiting:

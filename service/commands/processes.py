@@ -33,9 +33,11 @@ def worker() -> None:
 
 def migrate() -> None:
     """Bring the store to this version's schema; safe to run again."""
+    from contextlib import closing
+
     from service.store.database import Database
     from service.store.migrate import upgrade
 
-    with told():
-        before, after = upgrade(Database(settings().store))
+    with told(), closing(Database(settings().store)) as database:
+        before, after = upgrade(database)
     print(f"the store's schema is {after}" + ("" if before == after else f", it was {before or 'empty'}"))

@@ -5,12 +5,16 @@ Called wherever a slot may have become free: by a decision that asks for one, by
 
 from collections.abc import Iterable
 
+from service.failpoints import failpoint
 from service.ports import App
 
 
 def admit(app: App) -> None:
     """Give the free slots of every lock to those who waited longest."""
-    _tell(app, app.ledger.queue.admit(app.clock.now()))
+    granted = app.ledger.queue.admit(app.clock.now())
+    if granted:
+        failpoint("lock.granted")
+    _tell(app, granted)
 
 
 def make_room(app: App, backend: str) -> None:

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from service import metrics
 from service.errors import Permanent, ServiceError, Temporary
+from service.failpoints import failpoint
 from service.flow.answertext import comment, outcome
 from service.ledger import Claim
 from service.lifecycle import TERMINAL, State
@@ -106,12 +107,14 @@ def _tell(app: App, item: Answer, run: RunRecord, source: Source, taken: Claim) 
             state=state, context=_context(run), description=outcome(run, promotions), link=app.link(run)
         )
         app.code.status(source, item.repository, item.sha, told)
+        failpoint("answer.posted")
         app.ledger.answers.told(item, "status", holder=holder, due_at=now)
         metrics.answers.labels(source=item.source, outcome="told").inc()
         return
     if item.comment and not app.code.comment(source, item.repository, item.sha, _marker(run), comment(app, run)):
         logger.info("answer_without_comment", repository=item.repository)
     app.ledger.answers.end(item, AnswerState.DONE, "", holder=holder)
+    failpoint("answer.ended")
     logger.info("answered", repository=item.repository, sha=item.sha)
 
 

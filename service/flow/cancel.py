@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from service import metrics
 from service.errors import Permanent, Temporary
+from service.failpoints import failpoint
 from service.flow.admit import admit
 from service.flow.submit import ring_next
 from service.lifecycle import IN_BACKEND, State
@@ -48,6 +49,7 @@ def cancel_there(app: App, backend: str, to_end: Sequence[ToEnd]) -> None:
             return
         except Permanent as error:  # told, and refused: asked again in a while, and given up in the end
             logger.error("cancel_refused", backend=backend, run_key=one.run_key, detail=error.detail)
+        failpoint("run.cancel_told")
         if isinstance(one, Double):
             app.ledger.runs.double_cancelled(one, app.clock.now())
         else:
@@ -61,6 +63,7 @@ def _end(app: App, item: RunRecord, reason: Reason, detail: str) -> None:
     )
     with bound(event_id=item.event_id, rule=item.rule, run_key=item.run_key):
         if app.ledger.runs.move(move, ended_at=now):
+            failpoint("run.cancelled")
             metrics.runs_ended.labels(rule=item.rule, state=State.CANCELLED).inc()
             logger.info("run_ended", state=State.CANCELLED, error="")
             admit(app)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from service import metrics
+from service.failpoints import failpoint
 from service.flow.admit import admit
 from service.flow.answer import answer_to
 from service.flow.causes import causes_of
@@ -39,6 +40,7 @@ def decide(app: App, event_id: str) -> None:
     item = app.ledger.events.claim(event_id, taken)
     if item is None:
         return
+    failpoint("event.claimed")
     with bound(event_id=event_id):
         in_force = app.rules.now()
         causes = causes_of(app.ledger, item)
@@ -47,6 +49,7 @@ def decide(app: App, event_id: str) -> None:
         if judged is None:
             logger.warning("claim_lost", step="decide")
             return
+        failpoint("event.decided")
         if not judged:
             logger.info("event_unmatched", type=item.event.type)
         _tell(app, judged)
@@ -69,6 +72,7 @@ def decide_again(app: App, decision_id: str) -> None:
         ask = _removed(in_force, decided.rule) if rule is None else _ask(app, in_force, rule, item, causes, again)
         judged = app.ledger.decisions.settle_again(decided, item, ask, holder=taken.holder, now=app.clock.now())
         if judged is not None:
+            failpoint("decision.asked_again")
             _tell(app, [judged])
 
 

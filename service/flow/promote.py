@@ -15,6 +15,7 @@ from ulid import ULID
 
 from service import metrics
 from service.errors import Permanent, Temporary
+from service.failpoints import failpoint
 from service.flow.announce import announce
 from service.ledger import Claim
 from service.log import bound, logger
@@ -104,6 +105,7 @@ def _move(app: App, item: Promotion, taken: Claim) -> Promotion:
         if not app.ledger.promotions.end(ended, _ties(ended), before=PromotionState.MOVING, holder=taken.holder):
             logger.warning("claim_lost", step="promote")
             return app.ledger.promotions.get(item.id) or ended
+        failpoint("promotion.ended")
         _tell(ended)
         return ended
 
@@ -116,11 +118,14 @@ def _compare_and_set(app: App, item: Promotion, taken: Claim) -> Promotion:
     if there != item.to_version:
         if app.clock.now() - taken.now > (taken.until - taken.now) / 2:
             raise Temporary("the model registry answers too slowly to move an alias safely")
+        failpoint("promotion.begun")
         app.registry.set_alias(item.model, item.alias, item.to_version)
+        failpoint("promotion.moved")
         after = _where(app, item)
         if after != item.to_version:
             return _lost(app, item, after)
     announce(app, item, ours=there != item.to_version)
+    failpoint("promotion.announced")
     return _ended(app, item, PromotionState.DONE, item.reason, item.detail)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from service import metrics
 from service.errors import ServiceError
+from service.failpoints import failpoint
 from service.flow.moves import as_ours
 from service.ledger import Arrival
 from service.log import logger
@@ -17,6 +18,8 @@ from service.records import Accepted
 from triggers.errors import NotUnderstood
 from triggers.event import Delivery, Event, Reading, Verdict, key_of
 from triggers.reason import Reason
+from triggers.redaction import redact
+from triggers.sourcefile import Source
 from triggers.sources import SOURCES
 
 # What of a request is worth keeping beside its body. Nothing that carries a credential is on the list.
@@ -39,24 +42,16 @@ KEPT_HEADERS = frozenset(
 )
 
 FAILED = "the service failed on it: its log says where"
+NEEDED = "what its source redacts is needed to read it: take it off the source's `redact`, and send it again"
 
 
 def receive(app: App, delivery: Delivery) -> Accepted:
     """Verify, read, store, ring. Raises NotAuthentic, or Temporary when it could not be stored."""
     source = app.rules.now().sources[delivery.source]
-    kind = SOURCES[source.type]
-    kind.verify(source.config, delivery, app.rules.secrets(source.name))
-    try:
-        reading = kind.read(source.config, delivery)
-    except NotUnderstood as error:
-        reading = quarantine(delivery, error.detail)
-    except Exception:
-        # A bug of ours must not become an answer for which the sender repeats it for ever: MinIO sends one at a time.
-        logger.exception("source_failed", source=source.name)
-        reading = quarantine(delivery, FAILED)
-    events = [as_ours(app, _not_our_own(app, item)) for item in reading.events]
-    headers = {name: text for name, text in delivery.headers.items() if name in KEPT_HEADERS}
-    arrival = Arrival(delivery=delivery, headers=headers, reading=replace(reading, events=events))
+    SOURCES[source.type].verify(source.config, delivery, app.rules.secrets(source.name))
+    kept, reading = read(app, source, delivery)
+    headers = {name: text for name, text in kept.headers.items() if name in KEPT_HEADERS}
+    arrival = Arrival(delivery=kept, headers=headers, reading=reading)
     try:
         return store(app, arrival)
     except ServiceError:
@@ -66,16 +61,68 @@ def receive(app: App, delivery: Delivery) -> Accepted:
         return store(app, replace(arrival, reading=quarantine(delivery, FAILED)))
 
 
+def read(app: App, source: Source, delivery: Delivery) -> tuple[Delivery, Reading]:
+    """What may be kept of a delivery, and what it tells. Called by `dead` again, with what was kept."""
+    reading = _read(source, delivery)
+    events: Sequence[Event] = [_not_our_own(app, item) for item in reading.events]
+    kept = delivery
+    if source.redact:
+        kept = redact(delivery, source.redact)
+        events = _without(source, delivery, kept, events)
+    return kept, replace(reading, events=[as_ours(app, item) for item in events])
+
+
+def _read(source: Source, delivery: Delivery) -> Reading:
+    try:
+        return SOURCES[source.type].read(source.config, delivery)
+    except NotUnderstood as error:
+        return quarantine(delivery, error.detail)
+    except Exception:
+        # A bug of ours must not become an answer for which the sender repeats it for ever: MinIO sends one at a time.
+        logger.exception("source_failed", source=source.name)
+        return quarantine(delivery, FAILED)
+
+
+def _without(source: Source, delivery: Delivery, kept: Delivery, told: Sequence[Event]) -> Sequence[Event]:
+    """The events as what is kept tells them, known by what was sent."""
+    seen = _read(source, kept).events if kept.body else ()
+    if [(one.type, _poison(one)) for one in seen] == [(one.type, _poison(one)) for one in told]:
+        return [_known_by(one, two) for one, two in zip(seen, told, strict=True)]
+    if all(one.verdict is not Verdict.ACCEPTED for one in told):
+        return [replace(one, subject=source.name) for one in told]
+    return quarantine(delivery, NEEDED).events
+
+
+def _poison(item: Event) -> bool:
+    return item.verdict is Verdict.QUARANTINED
+
+
+def _known_by(seen: Event, told: Event) -> Event:
+    """A ref or a commit that is redacted is known by its hash."""
+    same = (seen.stream, seen.position) == (told.stream, told.position)
+    return replace(
+        seen,
+        identity=told.identity,
+        stream=told.stream if same else key_of(told.stream),
+        position=told.position if same else key_of(told.position),
+        verdict=told.verdict,
+        reason=told.reason,
+        detail=told.detail,
+    )
+
+
 def store(app: App, arrival: Arrival) -> Accepted:
     """Commit an arrival, then tell a worker of each event that is to be decided."""
     accepted = app.accept(arrival)
+    failpoint("event.stored")
     source = arrival.delivery.source
     metrics.deliveries.labels(source=source, outcome="duplicate" if accepted.duplicate else "new").inc()
-    _tell(app, accepted, arrival.reading.events, source)
+    tell(app, accepted, arrival.reading.events, source)
     return accepted
 
 
-def _tell(app: App, accepted: Accepted, events: Sequence[Event], source: str) -> None:
+def tell(app: App, accepted: Accepted, events: Sequence[Event], source: str) -> None:
+    """Count what is new, and ring for what is to be decided."""
     new = set(accepted.new_event_ids)
     for event_id, item in zip(accepted.event_ids, events, strict=False):
         if event_id not in new:

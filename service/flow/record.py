@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from service.errors import Permanent, Temporary
+from service.failpoints import failpoint
 from service.flow.mask import given, without
 from service.flow.observe import observations_of
 from service.flow.verdict import act
@@ -63,8 +64,10 @@ def record(app: App, item: RunRecord) -> None:
             observed = [replace(one, subject="") if _has_keys(one.subject) else one for one in observed]
         app.ledger.observations.add(observed)  # before the run counts as recorded: a kill in between repeats it
         summary = {name: {key: facts[key] for key in facts if key not in OBSERVED} for name, facts in summary.items()}
+        failpoint("run.reports_read")
         outputs = dict(item.outputs) | ({"reports": summary} if summary and secrets is not None else {})
         app.ledger.runs.recorded(item.run_key, edges, outputs, now)
+        failpoint("run.recorded")
         logger.info("run_recorded", reports=len(reports), edges=len(edges), observations=len(observed))
 
 

@@ -28,6 +28,8 @@ def anew(app: App, item: RunRecord) -> DecisionRecord:
     """Ask its rule again, for the next generation: computed anew, seen at the same instant."""
     if item.state not in TERMINAL:
         raise Permanent(f"run {item.run_key} is {item.state}: cancel it first")
+    if item.subject.startswith("forgotten:"):
+        raise Permanent(f"what run {item.run_key} was about is forgotten: it cannot be made anew")
     decision = app.ledger.decisions.again(item, app.clock.now())
     if decision.run_key:
         raise Permanent(f"run {item.run_key} was started anew already: see run {decision.run_key}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from service import metrics
 from service.errors import Permanent, ServiceError, Temporary
+from service.failpoints import failpoint
 from service.flow.admit import admit
 from service.flow.job import document_of, job_of
 from service.flow.mask import digest_of, without
@@ -50,6 +51,7 @@ def submit(app: App, run_key: str) -> None:
     before = app.ledger.queue.begin(item, taken, backend.rate)
     if before is None:
         return
+    failpoint("run.intent_written")
     with bound(event_id=item.event_id, rule=item.rule, run_key=run_key):
         _try(_Try(app, before, backend, taken))
 
@@ -64,6 +66,8 @@ def _try(one: _Try) -> None:
     try:
         if one.item.state is State.SUBMITTING:
             _resolve(one)
+        elif restored := _restored(one):
+            _resolve(restored)
         else:
             _send(one)
     except Temporary as error:
@@ -85,11 +89,13 @@ def _send(one: _Try) -> None:
         why = "what it refers to was looked up for too long"
         _move(one.app, one.item, one.taken, State.READY, Reason.BACKEND_BUSY, why, due_at=one.app.clock.now())
         return
+    failpoint("run.before_post")
     try:
         backend_id = one.backend.create(job)
     except ServiceError as error:  # the server may repeat what it was sent
         error.detail = without(error.detail, job.secrets.values())
         raise
+    failpoint("run.after_post")
     _submitted(one, backend_id, Reason.ACCEPTED)
 
 
@@ -106,7 +112,21 @@ def _resolve(one: _Try) -> None:
     elif _was_absent(one) >= TRIES:
         _end(one.app, item, one.taken, Reason.GIVEN_UP, f"after {TRIES + 1} tries: {item.detail}")
     elif _move(one.app, item, one.taken, State.READY, Reason.ABSENT, item.detail, due_at=one.app.clock.now()):
+        failpoint("run.absent")
         one.app.bell.ring("runs.submit", item.run_key)
+
+
+def _restored(one: _Try) -> _Try | None:
+    """The try as one that may have been sent: by the service itself, after the backup that was put back since."""
+    notes = one.app.ledger.dead.notes("store", "")
+    at = max((note.at for note in notes if note.action == "restored"), default=None)
+    event = one.app.ledger.events.get(one.item.event_id) if at else None
+    if at is None or event is None or event.received_at > at:
+        return None
+    looked = any(
+        move.at >= at and move.reason is Reason.ABSENT for move in one.app.ledger.runs.transitions(one.item.run_key)
+    )
+    return None if looked else replace(one, item=replace(one.item, submitted_at=at))
 
 
 def _was_absent(one: _Try) -> int:
@@ -128,6 +148,7 @@ def _prepared(app: App, item: RunRecord, backend: Backend) -> Job:
 def _submitted(one: _Try, backend_id: str, reason: Reason) -> None:
     """The backend has it under this id; if another took the run over meanwhile, this may be the second one."""
     if _move(one.app, one.item, one.taken, State.SUBMITTED, reason, "", backend_id=backend_id):
+        failpoint("run.id_stored")
         _tell(one.app, one.item, backend_id, reason)
         return
     now = one.app.ledger.runs.get(one.item.run_key)
@@ -146,6 +167,7 @@ def adopt(app: App, item: RunRecord, backend_id: str) -> None:
         detail="",
     )
     if app.ledger.runs.move(move, holder="", backend_id=backend_id):
+        failpoint("run.adopted")
         _tell(app, item, backend_id, Reason.ADOPTED)
 
 
@@ -194,6 +216,7 @@ def _later(one: _Try, detail: str, seconds: float) -> None:
 
 def _end(app: App, item: RunRecord, taken: Claim, reason: Reason, detail: str) -> None:
     if _move(app, item, taken, State.DEAD, reason, detail, error=detail, ended_at=app.clock.now()):
+        failpoint("run.refused")
         metrics.submissions.labels(backend=item.backend, outcome="refused").inc()
         logger.error("run_refused", backend=item.backend, detail=detail)
         admit(app)

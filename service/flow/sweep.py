@@ -11,9 +11,11 @@ from datetime import datetime, timedelta
 from service import metrics
 from service.errors import ServiceError
 from service.flow.admit import admit
+from service.flow.dead import bury
 from service.flow.decide import decide, decide_again
 from service.flow.promote import finish
 from service.flow.record import record
+from service.flow.retain import retain
 from service.flow.submit import submit
 from service.log import logger
 from service.ports import App
@@ -35,6 +37,10 @@ def sweep(app: App) -> None:
         metrics.swept.labels(step="promotions.move").inc()
         with _apart("promotions.move", promotion_id):
             finish(app, promotion_id)
+    with _apart("dead.bury", ""):
+        bury(app)
+    with _apart("retention", ""):
+        retain(app)
 
 
 def ring_paced(app: App) -> None:

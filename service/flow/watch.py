@@ -14,6 +14,7 @@ from typing import Any
 
 from service import metrics
 from service.errors import ServiceError
+from service.failpoints import failpoint
 from service.flow.admit import make_room
 from service.flow.cancel import GIVE_UP, ToEnd, cancel_here, cancel_there
 from service.flow.mask import observed_without
@@ -151,6 +152,7 @@ def revive(app: App, item: RunRecord, reason: Reason, detail: str) -> bool:
     )
     revived = app.ledger.runs.revive(move)
     if revived:
+        failpoint("run.revived")
         logger.info("run_revived", reason=reason, backend=item.backend)
     return revived
 
@@ -162,8 +164,12 @@ def arrive(app: App, item: RunRecord, observed: Observed, reason: Reason | None 
         # It was seen only after its end: the history shows that it ran all the same.
         _move(app, item, replace(observed, state=State.RUNNING, error=""))
         item = replace(item, state=State.RUNNING)
-    if not _move(app, item, observed, reason) or observed.state not in TERMINAL:
+    if not _move(app, item, observed, reason):
         return
+    failpoint("run.watched")
+    if observed.state not in TERMINAL:
+        return
+    failpoint("run.ended")
     metrics.runs_ended.labels(rule=item.rule, state=observed.state).inc()
     logger.info("run_ended", state=observed.state, error=observed.error)
     make_room(app, item.backend)

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 
 from service import metrics
 from service.errors import ServiceError, Temporary
+from service.failpoints import failpoint
 from service.flow.receive import receive
 from service.log import logger
 from service.ports import App
@@ -104,6 +105,7 @@ def _take(app: App, delivery: Delivery) -> JSONResponse:
     except Exception as error:
         logger.exception("delivery_failed", source=delivery.source)
         raise Problem(503, headers={"Retry-After": "10"}) from error
+    failpoint("door.before_2xx")
     return JSONResponse(
         {"id": accepted.delivery_id, "events": list(accepted.event_ids), "duplicate": accepted.duplicate},
         status_code=200 if accepted.duplicate else 202,

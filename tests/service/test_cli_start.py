@@ -75,8 +75,8 @@ def test_init_makes_a_home_that_checks_and_starts(
     assert f"cd '{folder}' && kfp-triggers rules check" in said
     monkeypatch.setenv("KFP_TRIGGERS_HOME", str(folder))
     assert shell.json("rules", "check")["ok"]
-    assert shell.run("migrate").out == "the store's schema is 0004, it was empty\n"
-    assert shell.run("migrate").out == "the store's schema is 0004\n"
+    assert shell.run("migrate").out == "the store's schema is 0005, it was empty\n"
+    assert shell.run("migrate").out == "the store's schema is 0005\n"
     assert shell.json("events", "list") == {"items": []}
     assert shell.json("verify")["events"]["accepted"] == 0
 
@@ -126,7 +126,7 @@ def test_without_a_store_it_says_what_makes_one_and_makes_none(shell: Shell, hom
 def test_a_store_of_another_version_says_what_to_do(shell: Shell, home: Path) -> None:
     (home / "data").mkdir()
     (home / "data" / "kfp-triggers.db").touch()
-    assert "the store's schema is empty, this version wants 0004" in shell.run("verify", status=2).err
+    assert "the store's schema is empty, this version wants 0005" in shell.run("verify", status=2).err
 
 
 def test_a_store_that_is_none_says_so(shell: Shell, home: Path) -> None:
@@ -136,11 +136,15 @@ def test_a_store_that_is_none_says_so(shell: Shell, home: Path) -> None:
         assert "the store cannot be used: file is not a database" in shell.run(*command, status=3).err
 
 
-def test_a_store_that_needs_a_package_says_which(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KFP_TRIGGERS_STORE__URL", "postgresql+nonsense://user:canary@host/db")
-    said = shell.run("events", "list", status=3).err
+@pytest.mark.parametrize("scheme", ["postgresql+nonsense", "postgresql"])
+def test_a_store_that_needs_a_package_says_which(
+    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as without the extra `postgres`
+    monkeypatch.setenv("KFP_TRIGGERS_STORE__URL", f"{scheme}://user:canary@host/db")
+    said = shell.run("events", "list", status=2).err
     assert "canary" not in said
-    assert "nonsense" in said
+    assert ("the Python package psycopg" if scheme == "postgresql" else "nonsense") in said
 
 
 @pytest.mark.parametrize(

@@ -1,104 +1,40 @@
-"""The store on a real SQLite file: what it keeps once, who may work on a row, how a lock is granted."""
+"""The store, on SQLite and on PostgreSQL: what it keeps once, who may work on a row, how a lock is granted."""
 
+import math
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import text
+from alembic.script import ScriptDirectory
+from rows import NOW, arrival, claim, decided, object_event, one_event, push
+from sqlalchemy import MetaData, func, select, text, update
+from ulid import ULID
 
 from service.errors import Refused, Temporary
-from service.ledger import Arrival, Ask, Claim, Judged, Rate
+from service.ledger import Rate
 from service.lifecycle import ImpossibleMove, State
-from service.records import EventState, RunRecord, Transition
+from service.records import EventState, Query, Transition
 from service.settings import StoreSettings
-from service.store import Store, migrate, pacing
-from service.store.database import Database, has_wal_reset_bug, micros, moment
+from service.store import Store, migrate, pacing, tables
+from service.store.database import Database, id_after, micros, moment
+from service.store.sqlite import has_wal_reset_bug
 from service.store.writer import Writer
-from triggers.event import Delivery, Event, Reading, key_of
 from triggers.reason import Reason
-from triggers.rules.gate import History
-
-NOW = datetime(2026, 11, 21, 7, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(StoreSettings(url=f"sqlite:///{tmp_path / 'store.db'}"))
+def store(store_url: str) -> Iterator[Store]:
+    made = Store(StoreSettings(url=store_url))
     migrate.upgrade(made.database)
     yield made
     made.close()
-
-
-def object_event(key: str = "a.csv") -> Event:
-    uri = f"s3://user-ids/{key}"
-    return Event(type="object.created", subject=uri, time=NOW, data={"object": uri}, identity=key_of(uri))
-
-
-def arrival(*events: Event, transport: str = "t1", body: bytes = b"\xff\x00{}") -> Arrival:
-    delivery = Delivery(source="uploads", headers={}, body=body, received_at=NOW)
-    return Arrival(delivery=delivery, headers={}, reading=Reading(transport_key=key_of(transport), events=events))
-
-
-def push(sha: str) -> Event:
-    return Event(
-        type="git.push", subject="r@main", time=NOW, data={"sha": sha}, stream="r@refs/heads/main", position=sha
-    )
-
-
-def claim(now: datetime = NOW, seconds: float = 30, holder: str = "me") -> Claim:
-    return Claim(holder=holder, now=now, until=now + timedelta(seconds=seconds))
-
-
-def a_run(event_id: str, key: str, *, lock: str = "", lock_max: int = 1) -> RunRecord:
-    return RunRecord(
-        id="",
-        run_key=key,
-        decision_id="",
-        event_id=event_id,
-        rule="r",
-        generation=0,
-        state=State.WAITING if lock else State.READY,
-        reason=Reason.DECIDED,
-        detail="",
-        backend="default",
-        backend_id="",
-        pipeline="p",
-        pipeline_version="v1",
-        pipeline_digest="d",
-        experiment="",
-        params={"n": 1},
-        reads=[],
-        writes=["s3://out/x"],
-        causes=["r"],
-        as_of="",
-        lock=lock,
-        lock_max=lock_max,
-        time_limit=60,
-        display_name="",
-        description="",
-        report_uri="",
-        created_at=NOW,
-    )
-
-
-def decided(store: Store, event_id: str, key: str, **lock: object) -> None:
-    def judge(_history: History) -> Judged:
-        run = a_run(event_id, key, **lock)  # type: ignore[arg-type]
-        return Judged(rule="r", outcome="run", reason=Reason.MATCHED, detail="", rule_hash="", rule_set="", run=run)
-
-    item = store.events.claim(event_id, claim())
-    assert item is not None
-    ask = Ask(rule="r", lock=str(lock.get("lock", "")), causes=(), judge=judge)
-    assert store.decisions.settle(item, [ask], holder="me", now=NOW)
-
-
-def one_event(store: Store, key: str = "a.csv") -> str:
-    return store.events.accept(arrival(object_event(key), transport=key)).event_ids[0]
 
 
 def test_a_time_survives_the_store_exactly() -> None:
@@ -124,11 +60,14 @@ def test_a_sqlite_with_the_wal_reset_bug_is_known(version: tuple[int, int, int],
     assert has_wal_reset_bug(version) is bad
 
 
-def test_the_linked_sqlite_is_a_sound_one_in_wal_with_full_sync(store: Store) -> None:
-    with store.database.read() as connection:
+def test_the_linked_sqlite_is_a_sound_one_in_wal_with_full_sync(tmp_path: Path) -> None:
+    database = Database(StoreSettings(url=f"sqlite:///{tmp_path / 'store.db'}"))
+    with database.read() as connection:
         assert connection.exec_driver_sql("pragma journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("pragma synchronous").scalar() == 2
         version = str(connection.exec_driver_sql("select sqlite_version()").scalar())
+    assert database.durability() == f"SQLite {version}, journal_mode=wal, synchronous=2"
+    database.close()
     assert not has_wal_reset_bug(tuple(int(part) for part in version.split(".")))  # type: ignore[arg-type]
 
 
@@ -148,8 +87,8 @@ def test_without_the_wheel_pythons_own_sqlite_serves_or_is_refused_by_name(
     slower.close()
 
 
-def test_an_older_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    empty = Store(StoreSettings(url=f"sqlite:///{tmp_path / 'empty.db'}"))
+def test_an_older_schema_is_refused_with_what_to_do(empty_url: str) -> None:
+    empty = Store(StoreSettings(url=empty_url))
     with pytest.raises(Refused, match="kfp-triggers migrate"):
         migrate.require_current(empty.database)
     empty.close()
@@ -220,9 +159,9 @@ def test_a_full_queue_says_come_again(store: Store) -> None:
     gate = threading.Event()
 
     class Slow:
-        def write(self) -> object:
+        def write(self, **more: Any) -> object:
             gate.wait(10)
-            return store.database.write()
+            return store.database.write(**more)
 
     writer = Writer(Slow(), at_most=1)  # type: ignore[arg-type]
     with ThreadPoolExecutor(8) as pool:
@@ -302,24 +241,104 @@ def test_a_lease_has_one_holder_until_it_is_over_or_given_back(store: Store) -> 
     assert store.leases.take("sweep", claim(holder="b"))
 
 
-def test_a_store_with_runs_in_it_is_brought_up_to_date(tmp_path: Path) -> None:
-    database = Database(StoreSettings(url=f"sqlite:///{tmp_path / 'old.db'}"))
-    command.upgrade(migrate._config(database), "0001")
-    texts = {"id": "1" * 26, "run_key": "k", "decision_id": "1" * 26, "event_id": "1" * 26, "state": "ready"}
+def as_of(database: Database, revision: str) -> MetaData:
+    """Bring an empty store to a schema of old; its tables as a process of that time knows them."""
+    command.upgrade(migrate._config(database), revision)
+    tables = MetaData()
+    tables.reflect(database.engine)
+    tables.remove(tables.tables["alembic_version"])
+    return tables
+
+
+def fill(database: Database, tables: MetaData) -> None:
+    """A row for each table, which belong together, with every column that these tables have."""
+    kinds = {"JSON": [], "BIGINT": 0, "INTEGER": 0, "BOOLEAN": False, "BLOB": b"", "BYTEA": b""}
     with database.write() as connection:
-        for table in ("delivery", "event", "decision", "run"):
-            columns = connection.exec_driver_sql(f"pragma table_info({table})").all()
-            values = {
-                name: texts.get(name, "[]" if kind == "JSON" else 0 if kind in {"BIGINT", "INTEGER"} else "1" * 26)
-                for _, name, kind, *_ in columns
-            }
-            marks = ", ".join(f":{name}" for name in values)
-            connection.execute(text(f"insert into {table} ({', '.join(values)}) values ({marks})"), values)  # noqa: S608 - names of ours
-    assert migrate.upgrade(database) == ("0001", "0004")
+        for table in tables.sorted_tables:
+            columns = {column.name: str(column.type) for column in table.columns}
+            row = {name: kinds.get(kind, "ready" if name == "state" else "1" * 26) for name, kind in columns.items()}
+            connection.execute(table.insert().values(row))
+
+
+HEAD = str(ScriptDirectory(str(Path(migrate.__file__).parent / "migrations")).get_current_head())
+BEFORE = [f"{number:04}" for number in range(1, int(HEAD))]
+
+
+def test_a_store_with_runs_in_it_is_brought_up_to_date(empty_url: str) -> None:
+    database = Database(StoreSettings(url=empty_url))
+    fill(database, as_of(database, "0001"))
+    assert migrate.upgrade(database) == ("0001", HEAD)
     with database.read() as connection:
-        (row,) = connection.execute(text("select run_key, pipeline_digest, upload, document, subject from run"))
-    assert tuple(row) == ("k", "", 0, "{}", "")
+        wanted = select(
+            *(tables.run.c[name] for name in ("run_key", "pipeline_digest", "upload", "document", "subject"))
+        )
+        (row,) = connection.execute(wanted)
+    assert tuple(row) == ("1" * 26, "", False, {}, "")
     database.close()
+
+
+@pytest.mark.parametrize("revision", BEFORE)
+def test_a_process_of_before_an_upgrade_goes_on_beside_the_new_one(empty_url: str, revision: str) -> None:
+    database = Database(StoreSettings(url=empty_url))
+    old = as_of(database, revision)
+    assert migrate.upgrade(database) == (revision, HEAD)
+    fill(database, old)
+    with database.read() as connection:
+        for table in old.sorted_tables:
+            assert len(connection.execute(select(table)).all()) == 1
+            assert len(connection.execute(select(tables.metadata.tables[table.name])).all()) == 1
+    database.close()
+
+
+def test_a_newer_schema_refuses_an_older_program_by_name(store: Store) -> None:
+    with store.database.write() as connection:
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+    for start in (migrate.upgrade, migrate.require_current):
+        with pytest.raises(Refused, match=f"schema is 9999, which a newer version .* up to {HEAD}"):
+            start(store.database)
+
+
+def test_what_one_store_would_refuse_is_kept_and_shown_alike_on_both(store: Store) -> None:
+    odd = "a\x00b\ud800c😀\\u0000"
+    said = {odd: [odd, {"n": math.nan, "i": -math.inf}], "repository": "r", "branch": "main"}
+    told = replace(push("b"), subject=odd, stream=odd, data=said)
+    accepted = store.events.accept(arrival(told))
+    found = store.events.get(accepted.event_ids[0])
+    assert found is not None
+    shown = "a\ufffdb\ufffdc😀\\u0000"
+    assert found.event.subject == found.event.stream == shown
+    assert found.event.data == {shown: [shown, {"n": None, "i": None}], "repository": "r", "branch": "main"}
+    head = store.events.head("uploads", "r", "main")
+    assert head is not None
+    assert head.id == found.id
+    assert store.events.accept(arrival(told, transport="again")).duplicate
+
+
+def test_a_look_is_of_one_moment(store: Store) -> None:
+    one_event(store, "a")
+    with store.database.read() as connection:
+        counted = select(func.count()).select_from(tables.event)
+        before = connection.scalar(counted)
+        one_event(store, "b")
+        assert connection.scalar(counted) == before
+
+
+def test_ids_of_a_ref_and_of_runs_sort_as_they_came_though_a_clock_was_ahead(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = str(ULID.from_datetime(datetime(2099, 1, 1, tzinfo=UTC)))
+    assert id_after(ahead) == str(ULID.from_int(int(ULID.from_str(ahead)) + 1))
+    first = store.events.accept(arrival(push("b"), transport="0")).event_ids[0]
+    with store.database.write() as connection:
+        connection.execute(update(tables.event).where(tables.event.c.id == first).values(id=ahead))
+    accepted = [store.events.accept(arrival(push(sha), transport=sha + str(n))) for n, sha in enumerate("ab")]
+    ids = [one.event_ids[0] for one in accepted]
+    assert [ahead, *ids] == sorted({ahead, *ids})
+    decided(store, one_event(store), "k0")
+    with store.database.write() as connection:
+        connection.execute(update(tables.run).values(id=ahead))
+    decided(store, one_event(store, "b.csv"), "k1")
+    assert [run.run_key for run in store.runs.list(Query())] == ["k1", "k0"]
 
 
 def test_a_clock_that_was_set_back_costs_a_backend_no_more_than_a_burst(store: Store) -> None:

@@ -183,3 +183,16 @@ def test_a_refusal_never_repeats_what_was_sent(check: Callable[[Delivery, list[b
         check(_delivery(authorization="Bearer canary"), [TOKEN])
     assert "canary" not in str(refused.value)
     assert TOKEN.decode() not in str(refused.value)
+
+
+def test_every_secret_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+    real = hmac.compare_digest
+
+    def noted(given: bytes, expected: bytes) -> bool:
+        compared.append(expected)
+        return real(given, expected)
+
+    monkeypatch.setattr(hmac, "compare_digest", noted)
+    check_bearer(_delivery(authorization=f"Bearer {TOKEN.decode()}"), [TOKEN, OTHER])
+    assert compared == [TOKEN, OTHER]

@@ -66,7 +66,7 @@ BAD = {
     _source("type: kafka\n    auth: none"): f"sources.yaml:4: sources.one.type: must be one of {', '.join(SOURCES)}",
     _source("auth: none"): f"sources.yaml:3: sources.one.type: must be one of {', '.join(SOURCES)}",
     _source(MINIO + "bucket: c\n    auth: none"): "sources.yaml:6: sources.one.bucket: unknown key; a minio source has "
-    "type, token, secrets, buckets, auth",
+    "type, token, secrets, redact, buckets, auth",
     _source("type: minio\n    auth: none"): "sources.yaml:3: sources.one.buckets: is required",
     _source(
         "type: minio\n    auth: none\n    buckets: []"

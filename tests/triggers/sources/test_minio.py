@@ -159,6 +159,17 @@ def test_the_same_record_in_another_envelope_is_the_same_notification(
     assert read(alone).transport_key == read(delivery).transport_key
 
 
+def test_two_notifications_of_one_request_are_told_apart_by_the_events_name(
+    captured: Captured, deliver: Deliver, read: Read
+) -> None:
+    put = json.loads(captured("minio", "put").body)["Records"][0]
+    names = ("s3:ObjectCreated:Put", "s3:ObjectRemoved:Delete")
+    first, second = (
+        read(deliver("minio", json.dumps({"Records": [put | {"eventName": name}]}))).transport_key for name in names
+    )
+    assert first != second
+
+
 def test_records_without_a_request_id_are_told_apart_by_their_bytes(deliver: Deliver, read: Read) -> None:
     first, second = (read(deliver("minio", _body(_record(eTag=etag)))) for etag in ("a", "b"))
     assert first.transport_key != second.transport_key
