@@ -20,7 +20,6 @@ adoption_seconds = Histogram(
     ["backend"],
     buckets=(1, 2, 5, 10, 30, 60, 120, 180, 300, 600),
 )
-doubles = Counter("kfp_triggers_doubles_total", "Second runs found under one run key; must stay 0", ["backend"])
 runs_ended = Counter("kfp_triggers_runs_ended_total", "Runs that ended", ["rule", "state"])
 promotions = Counter("kfp_triggers_promotions_total", "Moves of aliases that ended, or wait for a person", ["state"])
 answers = Counter("kfp_triggers_answers_total", "Tellings to code hosts of what came of a push", ["source", "outcome"])
@@ -36,6 +35,8 @@ ingest_seconds = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 rows = Gauge("kfp_triggers_rows", "Rows of the store by state", ["table", "state"])
+# Not a counter: whoever finds one is mostly a worker, whom nobody asks for metrics.
+doubles = Gauge("kfp_triggers_doubles", "Second runs that were found under one run key; must stay 0", ["backend"])
 # Of a model: set anew from the store at each look. A model, a version and a feature are names that a run gives them, so
 # `service.web.observed` bounds how many there are.
 feature_drift = Gauge(

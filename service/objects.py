@@ -124,7 +124,7 @@ def _client(settings: ObjectSettings) -> Minio:
         secure=parts.scheme == "https",
         region=settings.region,
         http_client=PoolManager(
-            timeout=Timeout(connect=3, read=30), maxsize=10, retries=Retry(total=1, backoff_factor=0.2)
+            timeout=Timeout(connect=3, read=30), maxsize=10, retries=Retry(total=1, redirect=False, backoff_factor=0.2)
         ),
     )
 

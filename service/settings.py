@@ -292,6 +292,8 @@ def _backend(home: Path, name: str, given: BackendSettings, pace: PaceSettings) 
         problem = "endpoint: must look like http://host:8888 or https://host/pipeline"
     elif parts.username or parts.password:
         problem = "endpoint: holds a password; give a token or cookies"
+    elif "@" in urlsplit(given.ui).netloc:
+        problem = "ui: holds a password, and links to it are shown to others"
     elif not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
         problem = "is no name for a backend: lower-case letters, digits, - and _"
     elif sum(map(bool, (given.token, given.token_file, given.service_account))) > 1:
@@ -317,6 +319,7 @@ def _check_addresses(store: StoreSettings, objects: ObjectSettings) -> None:
         raise Refused("settings that cannot be used:\n  store.url: must begin with sqlite:/// or postgresql://")
     parts = urlsplit(objects.endpoint)
     usable = parts.scheme in {"http", "https"} and parts.netloc and not parts.path.strip("/") and not parts.query
+    usable = usable and "@" not in parts.netloc
     if objects.endpoint and not usable:
         raise Refused("settings that cannot be used:\n  objects.endpoint: must look like http://host:9000")
 

@@ -4,6 +4,7 @@ Fits `service.ports.Registry`. Imports mlflow only when first asked: it costs mo
 """
 
 import os
+import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -70,10 +71,10 @@ class MlflowRegistry:
         self._ask("set_registered_model_alias", name, alias, str(version), final=NEVER | REFUSALS)
 
     def link(self, name: str, version: int) -> str:
-        """In MLflow's own pages, which its server serves beside the API."""
+        """In MLflow's own pages, which its server serves beside the API; told to code hosts, so without a password."""
         if not self._uri.startswith(("http://", "https://")):
             return ""
-        return f"{self._uri.rstrip('/')}/#/models/{quote(name, safe='')}/versions/{version}"
+        return f"{_public(self._uri).rstrip('/')}/#/models/{quote(name, safe='')}/versions/{version}"
 
     def tagged(self, run_key: str) -> Sequence[ModelVersion]:
         """Every version with the tag `run_key`; none when there is no registry."""
@@ -136,7 +137,12 @@ def _translated(error: Any, final: Collection[str]) -> Exception:
 
 
 def _first_line(error: Any) -> str:
-    return str(error.message).splitlines()[0][:300] if error.message else error.error_code
+    return _public(str(error.message).splitlines()[0])[:300] if error.message else error.error_code
+
+
+def _public(text: str) -> str:
+    """Without what stands before the @ of an address, and without a credential that a server repeats."""
+    return re.sub(r"(?i)\b(basic|bearer) \S+", r"\1 …", re.sub(r"//[^/\s]*@", "//", text))
 
 
 def _version(found: Any, alias: str) -> ModelVersion:

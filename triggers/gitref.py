@@ -26,7 +26,7 @@ _BRANCH, _TAG = "refs/heads/", "refs/tags/"
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.+/ -]{0,254}")
 _URL = re.compile(r"(?:https?|ssh|git|file)://[^\s\x00-\x1f]+|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:[^\s\x00-\x1f]+")
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+_PASSWORD = re.compile(r"https?://[^/]*@|://[^/@]*:[^/@]*@")  # over HTTP a name alone is mostly a token
 _PATTERN = re.compile(r"(?!.*(?:\.\.|//|@\{))[A-Za-z0-9_][A-Za-z0-9_.+/@#-]{0,254}\*?|\*")
 _ACCOUNT = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
@@ -35,7 +35,7 @@ def _safe_url(url: str) -> str:
     if not _URL.fullmatch(url):
         raise ValueError("must be a clone URL: https://…, ssh://…, git@host:path or file://…")
     if _PASSWORD.search(url):
-        raise ValueError("holds a password: pipelines get their credentials elsewhere, an URL is no secret")
+        raise ValueError("holds a user or a password: pipelines get their credentials elsewhere, an URL is no secret")
     return url
 
 

@@ -191,7 +191,6 @@ def found_double(app: App, item: RunRecord, backend_id: str) -> None:
     """A second run under this key: noted and counted, and ended by the next watch."""
     found = Double(run_key=item.run_key, backend=item.backend, backend_id=backend_id, found_at=app.clock.now())
     if app.ledger.runs.double(found):
-        metrics.doubles.labels(backend=item.backend).inc()
         logger.error("run_twice", backend=item.backend, backend_id=backend_id, kept=item.backend_id)
 
 

@@ -40,6 +40,7 @@ class SqlAccount:
                 "decision": _counts(connection, decision.c.outcome),
                 "run": _counts(connection, run.c.state),
                 "promotion": _counts(connection, promotion.c.state),
+                "double": _counts(connection, double.c.backend),
             }
 
 

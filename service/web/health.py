@@ -106,10 +106,13 @@ def _count_rows(app: App) -> None:
     except ServiceError as error:
         logger.error("rows_not_counted", detail=error.detail)
         metrics.rows.clear()
+        metrics.doubles.clear()
         return
     for table, states in STATES.items():
         for state in states:
             metrics.rows.labels(table=table, state=state).set(found[table].get(state, 0))
+    for backend in {*app.backends, *found["double"]}:
+        metrics.doubles.labels(backend=backend).set(found["double"].get(backend, 0))
 
 
 def _tell_given_up(app: App) -> None:

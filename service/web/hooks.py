@@ -7,6 +7,8 @@ delivery: that would block MinIO's queue for ever, disable a GitLab hook, make A
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -30,12 +32,38 @@ from triggers.sources import SOURCES
 MAX_DIGITS = 15  #: of a Content-Length
 #: Of their own, so that deliveries which wait for the store keep nobody from a look; as many as one commit takes.
 THREADS = 128
+#: Bytes of bodies at once. Nobody is authenticated before his body is there: it is what a signature is of.
+IN_MEMORY = 256 << 20
+
+
+class Room:
+    """What is left of the memory for bodies; of the event loop's thread alone."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[[int], None]]:
+        """For one body, as far as it has come, until it is done with."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if size > self._left:
+                raise Problem(503, headers={"Retry-After": "2", "Connection": "close"})
+            self._left -= size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self._left += taken
 
 
 def router(app: App, settings: ApiSettings) -> APIRouter:
     """The route over an App."""
     routes = APIRouter()
-    threads = CapacityLimiter(THREADS)
+    threads, room = CapacityLimiter(THREADS), Room(IN_MEMORY)
 
     @routes.post("/hooks/{source}")
     async def hook(source: str, request: Request) -> JSONResponse:
@@ -47,17 +75,18 @@ def router(app: App, settings: ApiSettings) -> APIRouter:
         kind = SOURCES[configured.type]
         try:
             _check_encoding(request, kind.content_types)
-            body = await _body(request, kind.body_limit, settings.body_timeout)
-            if threads.statistics().tasks_waiting >= settings.queue:
-                raise Problem(503, headers={"Retry-After": "2"})
-            started = time.perf_counter()
-            delivery = Delivery(
-                source=source,
-                headers={name.lower(): value for name, value in request.headers.items()},
-                body=body,
-                received_at=app.clock.now(),
-            )
-            answer = await run_sync(_take, app, delivery, limiter=threads)
+            with room.one() as take:
+                body = await _body(request, kind.body_limit, settings.body_timeout, take)
+                if threads.statistics().tasks_waiting >= settings.queue:
+                    raise Problem(503, headers={"Retry-After": "2"})
+                started = time.perf_counter()
+                delivery = Delivery(
+                    source=source,
+                    headers={name.lower(): value for name, value in request.headers.items()},
+                    body=body,
+                    received_at=app.clock.now(),
+                )
+                answer = await run_sync(_take, app, delivery, limiter=threads)
         except Problem as problem:
             metrics.refusals.labels(source=source, status=str(problem.status)).inc()
             raise
@@ -75,8 +104,8 @@ def _check_encoding(request: Request, content_types: frozenset[str]) -> None:
         raise Problem(415, headers={"Connection": "close"})
 
 
-async def _body(request: Request, limit: int, timeout: float) -> bytes:
-    """The whole body, refused as soon as it is too large, whatever its Content-Length says."""
+async def _body(request: Request, limit: int, timeout: float, take: Callable[[int], None]) -> bytes:
+    """The whole body, refused as soon as it is too large, whatever its Content-Length says; `take` is told of it."""
     declared = request.headers.get("content-length", "0")
     if len(declared) > MAX_DIGITS or (declared.isdecimal() and int(declared) > limit):
         raise Problem(413, headers={"Connection": "close"})
@@ -84,6 +113,7 @@ async def _body(request: Request, limit: int, timeout: float) -> bytes:
     try:
         async with asyncio.timeout(timeout):
             async for piece in request.stream():
+                take(len(piece))
                 body += piece
                 if len(body) > limit:
                     raise Problem(413, headers={"Connection": "close"})

@@ -30,7 +30,7 @@ def test_a_burst_meets_the_servers_limit_without_a_storm(tmp_path: Path, stub: S
                 wanted[key].append(drop(app, key, **told))
             delivered = time.monotonic() - began
             while len(stub.counts()["keys"]) < KEYS * VERSIONS:
-                assert time.monotonic() - began < 150, stub.counts()["runs"]
+                assert time.monotonic() - began < 450, stub.counts()["runs"]
                 time.sleep(0.5)
         finally:
             duties.close()

@@ -159,6 +159,8 @@ def test_a_full_queue_says_come_again(store: Store) -> None:
     gate = threading.Event()
 
     class Slow:
+        doubt = store.database.doubt
+
         def write(self, **more: Any) -> object:
             gate.wait(10)
             return store.database.write(**more)

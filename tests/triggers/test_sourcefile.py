@@ -106,7 +106,9 @@ BAD = {
     _source(GIT + "{acme/a: {url: canary}}"): "sources.yaml:6: sources.one.repositories.acme/a.url: must be a clone "
     "URL: https://…, ssh://…, git@host:path or file://…",
     _source(GIT + "{acme/a: {url: 'https://u:canary@h/x'}}"): "sources.yaml:6: sources.one.repositories.acme/a.url: "
-    "holds a password: pipelines get their credentials elsewhere, an URL is no secret",
+    "holds a user or a password: pipelines get their credentials elsewhere, an URL is no secret",
+    _source(GIT + "{acme/a: {url: 'https://canary@h/x'}}"): "sources.yaml:6: sources.one.repositories.acme/a.url: "
+    "holds a user or a password: pipelines get their credentials elsewhere, an URL is no secret",
     _source(GIT + "{acme/a: {uri: x}}"): "sources.yaml:6: sources.one.repositories.acme/a.uri: unknown key",
     _source(PACKAGES % "service_account: t"): f"{OF_A}.packages.branches: is required",
     _source(PACKAGES % "branches: [main]"): f"{OF_A}.packages.service_account: is required",
