@@ -54,20 +54,14 @@ def asked(stage: Stage) -> int:
 
 @quick
 def test_F18_what_is_refused_for_good_ends_with_the_reason(stage: Stage, account: Account) -> None:  # noqa: N802
-    stage.rules(RULE_OF_NOTHING)
+    told = {"code": 3, "message": "Invalid input error: the parameter uri is too long"}
+    stage.stub.fault("status", **RUNS, status=400, answer=told)
     stage.api()
     stage.deliver()
     account.recovered(stage.settled(1))
     (run,) = stage.runs()
     assert (run.state, run.backend_id) == (State.DEAD, "")
-    assert "no-such-pipeline" in run.error + run.detail
-
-
-RULE_OF_NOTHING = """
-  score:
-    trigger: {source: uploads, event: object.created}
-    run: {pipeline: no-such-pipeline@v1, params: {uri: "${event.object}"}}
-"""
+    assert "uri is too long" in run.error + run.detail
 
 
 @pytest.mark.parametrize(
