@@ -14,7 +14,7 @@ import httpx
 import pytest
 from faults.powerloss import losses, placed
 from faults.report import Account
-from faults.stage import BOUND, Child, Stage, until
+from faults.stage import BOUND, Stage, until
 from faults.test_syscalls import accepted
 from faults.tracing import calls, needs_strace, straced
 
@@ -33,14 +33,13 @@ def ready(stage: Stage) -> int:
     return httpx.get(f"http://127.0.0.1:{stage.port}/readyz", timeout=20).status_code
 
 
-def died_at(stage: Stage, api: Child, bodies: Sequence[bytes]) -> dict[bytes, int]:
-    """The answers until it died; 0 for none."""
+def answers_until_death(stage: Stage, bodies: Sequence[bytes]) -> dict[bytes, int]:
+    """By body; 0 for none, which is the last."""
     answers = {}
     for body in bodies:
         answers[body] = stage.post(body)
         if answers[body] == 0:
             break
-    assert api.ended() == -signal.SIGKILL
     return answers
 
 
@@ -55,7 +54,8 @@ def test_F01_killed_at_an_fsync_no_2xx_is_without_its_row(  # noqa: N802
         api = stage.api()
         kill = f"inject=fsync,fdatasync:signal=SIGKILL:when={number}"
         with straced(api, "-e", "trace=fsync,fdatasync", "-e", kill):
-            answers = died_at(stage, api, [stage.body() for _ in range(DEATHS + 5)])
+            answers = answers_until_death(stage, [stage.body() for _ in range(DEATHS + 5)])
+        assert api.ended() == -signal.SIGKILL
         restarted = time.monotonic()
         living = stage.api()
         for body, status in answers.items():

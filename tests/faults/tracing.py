@@ -1,5 +1,6 @@
 """strace on a process of the service: what it asked of the kernel, in order; and what the kernel is made to answer."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -53,9 +54,17 @@ def straced(child: Child, *args: str) -> Iterator[Path]:
             assert strace.poll() is None, f"strace ended with {strace.returncode}: {' '.join(argv)}"
             yield log
         finally:
-            if strace.poll() is None:
-                strace.send_signal(signal.SIGINT)
-                strace.wait(timeout=20)
+            _let_go(strace)
+
+
+def _let_go(strace: "subprocess.Popen[bytes]") -> None:
+    """End it. One that has killed a thread of many may wait for the others for ever: they end when it does."""
+    if strace.poll() is None:
+        strace.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            strace.wait(timeout=5)
+            return
+        strace.kill()
 
 
 def _traced(pid: int) -> bool:
