@@ -39,6 +39,18 @@ rules:
       params: {uri: "${event.object}", model_version: "${lookup.model.version}"}
       writes: ["s3://predictions/incoming/${event.name}-${run.key}"]
 """
+#: What the rule runs, with no step in it: enough to be checked against its parameters.
+PACKAGE = """
+components: {}
+deploymentSpec: {}
+pipelineInfo: {name: scoring}
+root:
+  dag: {tasks: {}}
+  inputDefinitions:
+    parameters: {uri: {parameterType: STRING}, model_version: {parameterType: NUMBER_INTEGER}}
+schemaVersion: 2.1.0
+sdkVersion: kfp-2.17.0
+"""
 TOKEN = "a-token-of-some-length"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from command import Shell
-from world import RULES, World
+from world import PACKAGE, RULES, World
 
 from service.lifecycle import State
 from service.localrun import LOG
@@ -15,17 +15,6 @@ from service.records import Query
 
 Drop = Callable[..., str]
 NASTY = "incoming/\x9b2J\u202e\u2066[bold red]x[/]é.csv"  # C1 and bidi controls, and what rich would take for a style
-PACKAGE = """
-components: {}
-deploymentSpec: {}
-pipelineInfo: {name: scoring}
-root:
-  dag: {tasks: {}}
-  inputDefinitions:
-    parameters: {uri: {parameterType: STRING}, model_version: {parameterType: NUMBER_INTEGER}}
-schemaVersion: 2.1.0
-sdkVersion: kfp-2.17.0
-"""
 
 
 @pytest.fixture

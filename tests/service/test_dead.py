@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from command import Shell
 from letters import dead_run, misunderstood, send
-from world import World
+from world import PACKAGE, World
 
 from service.errors import Permanent
 from service.flow import dead
@@ -18,17 +18,6 @@ from triggers.event import Delivery
 from triggers.reason import Reason
 
 Drop = Callable[..., str]
-PACKAGE = """
-components: {}
-deploymentSpec: {}
-pipelineInfo: {name: scoring}
-root:
-  dag: {tasks: {}}
-  inputDefinitions:
-    parameters: {uri: {parameterType: STRING}, model_version: {parameterType: NUMBER_INTEGER}}
-schemaVersion: 2.1.0
-sdkVersion: kfp-2.17.0
-"""
 PATIENCE = timedelta(minutes=1)
 
 
