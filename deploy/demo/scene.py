@@ -88,15 +88,15 @@ class Demo:
         runs = self.runs(rule)
         return runs[0] if len(runs) == count and (runs[0]["recorded_at"] or runs[0]["state"] == "dead") else None
 
-    def until(self, look: Callable[[], Any], what: str) -> Any:
-        """Look until there is something."""
+    def until(self, look: Callable[[], Any], what: str, why: Callable[[], str] = str) -> Any:
+        """Look until there is something; `why` is asked in the end, if there is nothing."""
         deadline = time.monotonic() + PATIENCE
         with console.status(f"waiting for {what}") if console.is_terminal else _silence():
             while time.monotonic() < deadline:
                 if found := look():
                     return found
                 time.sleep(self.pause)
-        raise Failed(f"{what} did not come within {PATIENCE:g} s")
+        raise Failed(f"{what} did not come within {PATIENCE:g} s{why()}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -22,6 +22,7 @@ from service.buckets import client
 MODEL = "income-classifier"
 SCORE, LEARN, RETRAIN, PUSHED = "score-week", "learn-how-good", "retrain-on-alert", "retrain-on-push"
 INTERVAL = 1.0  #: seconds between two looks of Prometheus
+LEARNED = timedelta(seconds=1)  #: from a look at people to what they turned out to earn
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Stage:
     demo: Demo
     world: World
     begun: dict[str, int] = field(default_factory=dict)  #: week by its file
+    seen: dict[int, datetime] = field(default_factory=dict)  #: when a week's people were
     scored: dict[int, Mapping[str, Any]] = field(default_factory=dict)  #: the run by week
     accuracy: dict[int, float] = field(default_factory=dict)  #: by week, of the predictions as they lie in the bucket
 
@@ -40,7 +42,8 @@ class Stage:
 
     def begin(self, week: int) -> None:
         """The features of a week's people, then the file that asks for them."""
-        self.put(FEATURE_STORE, features_key(week), parquet(self.world.features(week, datetime.now(UTC))))
+        self.seen[week] = datetime.now(UTC)
+        self.put(FEATURE_STORE, features_key(week), parquet(self.world.features(week, self.seen[week])))
         self.begun[ids_key(week)] = week
         self.put(INCOMING, ids_key(week), self.world.ids(week))
 
@@ -51,14 +54,15 @@ class Stage:
     def land(self) -> Mapping[int, Mapping[str, Any]]:
         """Let the labels come of every week that is scored by now; the runs that scored them, by week.
 
-        Asked at each look, whatever is waited for: an alert must not find a week that is scored without its labels.
+        Asked at each look, whatever is waited for: an alert must not find a week that is scored without its labels. By
+        their time the weeks stay in order, also where the second is scored first: a training holds out the newest.
         """
         for run in self.demo.runs(SCORE):
             week = self.begun[run["params"]["entity_df_filename"]]
             if week not in self.scored and (run["recorded_at"] or run["state"] == "dead"):
                 if run["state"] != "succeeded":
                     raise Failed(f"week {week}: run {run['run_key']} {run['state']}: {run['error']}")
-                self.put(LABELS, labels_key(week), parquet(self.world.labels(week, datetime.now(UTC))))
+                self.put(LABELS, labels_key(week), parquet(self.world.labels(week, self.seen[week] + LEARNED)))
                 self.accuracy[week] = self._measured(week, run)
                 self.scored[week] = run
         return self.scored
@@ -87,18 +91,19 @@ class Stage:
         wanted = f'kfp_triggers_observed_at_seconds{{model="{MODEL}",kind="quality"}} >= {since:.3f}'
         self.demo.until(lambda: self._asked("query", query=wanted)["result"], "Prometheus' look at the week")
         time.sleep(1.5 * INTERVAL)  # for the rules, which it evaluates as often as it looks
-        self.demo.until(self._calm, "the end of what an alert began")
+        self.demo.until(lambda: not self._unrest(), "the end of what an alert began", lambda: f": {self._unrest()}")
 
-    def _calm(self) -> bool:
-        """No alert is pending, each that fires was decided about, and no retraining is under way."""
+    def _unrest(self) -> str:
+        """Why the next week may not come yet: an alert pending or not decided about, or a retraining under way."""
         self.land()
         alerts = [one for one in self._asked("alerts")["alerts"] if one["labels"].get("model") == MODEL]
-        if any(one["state"] == "pending" for one in alerts):
-            return False
+        if waiting := [one for one in alerts if one["state"] == "pending"]:
+            return f"pending {waiting}"
         told = self.decided_alerts()
-        if any(not told.get(labels_of(one), datetime.min.replace(tzinfo=UTC)) >= _began(one) for one in alerts):
-            return False
-        return all(self._over(run) for run in self.demo.runs(RETRAIN))
+        never = datetime.min.replace(tzinfo=UTC)
+        if untold := [one for one in alerts if told.get(labels_of(one), never) < _began(one)]:
+            return f"not decided about {untold}, but about {told}"
+        return ", ".join(f"{run['run_key']} {run['state']}" for run in self.demo.runs(RETRAIN) if not self._over(run))
 
     def _over(self, run: Mapping[str, Any]) -> bool:
         """Whether a retraining has ended and its candidate has been promoted or not."""
@@ -133,8 +138,9 @@ def labels_of(alert: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _began(alert: Mapping[str, Any]) -> datetime:
-    """Of an alert of Prometheus; it fires no earlier."""
-    return datetime.fromisoformat(alert["activeAt"])
+    """Of an alert of Prometheus, in the milliseconds that Alertmanager tells; it fires no earlier."""
+    began = datetime.fromisoformat(alert["activeAt"])
+    return began.replace(microsecond=began.microsecond // 1000 * 1000)
 
 
 def first_training(stage: Stage) -> Mapping[str, Any]:
