@@ -8,6 +8,12 @@ from pathlib import Path
 
 import postgres
 import pytest
+from sidebyside import (  # noqa: F401  # hooks: pytest looks for them here
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_protocol,
+    pytest_xdist_make_scheduler,
+)
 
 with contextlib.suppress(ImportError):
     import pysqlite3  # noqa: F401  # before a test loads TensorFlow, whose library would lend it an older SQLite

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from kfpserver import kfp_stub
 from kfpworld import Place, drop, made
 
@@ -59,6 +60,7 @@ def first_run_after(folder: Path, count: int) -> float:
         return time.monotonic() - began
 
 
+@pytest.mark.alone
 def test_a_backlog_does_not_delay_the_first_run(tmp_path: Path) -> None:
     cold, loaded = [], []
     for turn in range(ROUNDS):  # in turns: the machine is shared
