@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -60,10 +61,40 @@ class Room:
             self._left += taken
 
 
+class Shares:
+    """Threads, memory, places in the queue: no source has more than half, so that a flood on one is not the others'."""
+
+    def __init__(self, queue: int) -> None:
+        self._queue = queue
+        self._threads, self._room = CapacityLimiter(THREADS), Room(IN_MEMORY)
+        self._own: dict[str, tuple[CapacityLimiter, Room]] = {}
+
+    @contextmanager
+    def body(self, source: str) -> Iterator[Callable[[int], None]]:
+        """Memory for one body of this source, which is a configured one."""
+        _, own = self._own.setdefault(source, (CapacityLimiter(THREADS // 2), Room(IN_MEMORY // 2)))
+        with own.one() as take_own, self._room.one() as take:
+
+            def both(size: int) -> None:
+                take_own(size)
+                take(size)
+
+            yield both
+
+    async def thread(self, source: str, do: Callable[[], JSONResponse]) -> JSONResponse:
+        """Done in a thread, as soon as the source may have one; 503 when too many wait for theirs."""
+        limiter, _ = self._own[source]
+        waiting = sum(one.statistics().tasks_waiting for one, _ in self._own.values())
+        if waiting >= self._queue or 2 * limiter.statistics().tasks_waiting >= self._queue:
+            raise Problem(503, headers={"Retry-After": "2"})
+        async with limiter:
+            return await run_sync(do, limiter=self._threads)
+
+
 def router(app: App, settings: ApiSettings) -> APIRouter:
     """The route over an App."""
     routes = APIRouter()
-    threads, room = CapacityLimiter(THREADS), Room(IN_MEMORY)
+    shares = Shares(settings.queue)
 
     @routes.post("/hooks/{source}")
     async def hook(source: str, request: Request) -> JSONResponse:
@@ -75,10 +106,8 @@ def router(app: App, settings: ApiSettings) -> APIRouter:
         kind = SOURCES[configured.type]
         try:
             _check_encoding(request, kind.content_types)
-            with room.one() as take:
+            with shares.body(source) as take:
                 body = await _body(request, kind.body_limit, settings.body_timeout, take)
-                if threads.statistics().tasks_waiting >= settings.queue:
-                    raise Problem(503, headers={"Retry-After": "2"})
                 started = time.perf_counter()
                 delivery = Delivery(
                     source=source,
@@ -86,7 +115,7 @@ def router(app: App, settings: ApiSettings) -> APIRouter:
                     body=body,
                     received_at=app.clock.now(),
                 )
-                answer = await run_sync(_take, app, delivery, limiter=threads)
+                answer = await shares.thread(source, partial(_take, app, delivery))
         except Problem as problem:
             metrics.refusals.labels(source=source, status=str(problem.status)).inc()
             raise
