@@ -99,8 +99,8 @@ def on_kfp(folder: Path, home: Path, store: str) -> Iterator[Stub]:
         settings = f'[backends.default]\nendpoint = "{stub.url}"\ntimeout = 2.0\nrate = 50\n[store]\nurl = "{store}"\n'
         (home / "settings.toml").write_text(settings)
         argv = [sys.executable, "-m", "service.cli", "--home", str(home), "pipelines", "push"]
-        for package in sorted((home / "packages").iterdir()):
-            scene.run(*argv, "--wait", "--version", "v1", str(package))
+        scene.run(*argv, "--wait", "--version", "v1", str(home / "packages"))
+        for package in (home / "packages").iterdir():
             package.unlink()
         yield stub
 

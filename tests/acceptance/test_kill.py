@@ -4,11 +4,11 @@ One run, one output, a clean account: with Redis back, and with Redis gone for g
 """
 
 import io
-import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.buckets import client
+from service.records import Query, RunRecord
+from service.settings import load
+from service.store import Store
 
 IDS = b"user_id\n1000003\n1000004\n9000001\n"
 
@@ -35,42 +38,41 @@ def wait(look: Callable[[], Any], within: float = 90) -> Any:
     raise AssertionError(f"not within {within} s")
 
 
-def runs_of(running: Any, key: str) -> list[dict[str, Any]]:
-    return [
-        run for run in from_store(running, "runs", "list", "--limit", "500")["items"] if key in run["params"].values()
-    ]
+def runs_of(running: Any, key: str) -> list[RunRecord]:
+    with store_of(running) as store:
+        return [run for run in store.runs.list(Query(limit=500)) if key in run.params.values()]
 
 
-def from_store(running: Any, *argv: str) -> Any:
-    """By the command line, which needs no API."""
-    said, _ = running_cli(running, *argv, "--json")
-    return json.loads(said)
+def stored(running: Any, subject: str) -> bool:
+    with store_of(running) as store:
+        return any(one.event.subject == subject for one in store.events.list(Query(limit=500)))
 
 
-def running_cli(running: Any, *argv: str) -> tuple[str, int]:
-    done = subprocess.run(
-        [sys.executable, "-m", "service.cli", "--home", str(running.stack.home), *argv],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout, done.returncode
+@contextmanager
+def store_of(running: Any) -> Iterator[Store]:
+    """It needs no API, and no process of its own for each look."""
+    store = Store(load(running.stack.home).store)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def check_one_run_one_output(running: Any, key: str) -> None:
-    ended = wait(lambda: [run for run in runs_of(running, key) if run["recorded_at"]])
-    (run,) = runs_of(running, key)
-    assert [run["state"] for run in ended] == ["succeeded"], run["error"]
-    assert running.executions(run["run_key"]) == 1
-    said, code = running_cli(running, "verify")
-    assert code == 0, said
+    (run,) = wait(lambda: [run for run in runs_of(running, key) if run.recorded_at])
+    assert len(runs_of(running, key)) == 1
+    assert run.state == "succeeded", run.error
+    assert running.executions(run.run_key) == 1
+    argv = [sys.executable, "-m", "service.cli", "--home", str(running.stack.home), "verify"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
     if running.stub is None:
         check_output(running, run, key)
 
 
-def check_output(running: Any, run: dict[str, Any], key: str) -> None:
+def check_output(running: Any, run: RunRecord, key: str) -> None:
     store = client(running.stack.s3)
-    folder = run["params"]["output_file_name"].rpartition("/")[0]
+    folder = str(run.params["output_file_name"]).rpartition("/")[0]
     stem = key.rpartition("/")[2].removesuffix(".csv")
     made = [item for item in store.list_objects("predictions", f"{folder}/") if f"/{stem}-" in str(item.object_name)]
     assert len(made) == 1
@@ -104,8 +106,7 @@ def test_one_run_one_output_whoever_is_killed_in_the_middle(running: Any, victim
 
 def test_killed_as_soon_as_the_event_is_stored_the_run_still_comes(running: Any) -> None:
     key = drop(running, "at-once")
-    subject = f"s3://user-ids/{key}"
-    wait(lambda: [one for one in from_store(running, "events", "list")["items"] if one["subject"] == subject])
+    wait(lambda: stored(running, f"s3://user-ids/{key}"))
     for name in ("api", "worker", "redis"):
         running.supervisor.kill(name)
     check_one_run_one_output(running, key)

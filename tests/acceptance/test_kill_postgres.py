@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from acceptance.conftest import Running, brought_up
-from acceptance.test_kill import check_one_run_one_output, drop, from_store, in_the_middle, wait
+from acceptance.test_kill import check_one_run_one_output, drop, in_the_middle, stored, wait
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,7 @@ def test_one_run_one_output_when_the_database_is_killed_in_the_middle(running: A
 
 def test_when_even_the_database_is_killed_as_soon_as_the_event_is_stored_the_run_still_comes(running: Any) -> None:
     key = drop(running, "at-once")
-    subject = f"s3://user-ids/{key}"
-    wait(lambda: [one for one in from_store(running, "events", "list")["items"] if one["subject"] == subject])
+    wait(lambda: stored(running, f"s3://user-ids/{key}"))
     running.postgres.stop(signal.SIGKILL)
     for name in ("api", "worker", "redis"):
         running.supervisor.kill(name)
