@@ -61,7 +61,7 @@ class CeleryBell:
     def __init__(self, app: Celery) -> None:
         # Kombu would try a refused connection again for some seconds: a ring is lost at once, and the next one tries.
         app.conf.broker_transport_options = {**app.conf.broker_transport_options, "max_retries": 0}
-        self._app = app
+        self._app, self._up = app, True
         self._queue: queue.Queue[tuple[str, str] | None] = queue.Queue(maxsize=BACKLOG)
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
         self._thread.start()
@@ -73,6 +73,17 @@ class CeleryBell:
         except queue.Full:
             metrics.rings_lost.inc()
 
+    def waiting(self) -> int:
+        """Those in Redis are asked for only while it takes rings: who asks must not wait for one that is away."""
+        unsent = self._queue.qsize()
+        if not self._up:
+            return unsent
+        try:
+            with self._app.connection_for_read() as connection:
+                return unsent + int(connection.default_channel.client.llen(self._app.conf.task_default_queue))
+        except Exception:  # noqa: BLE001  # whatever it is: the next ring says what is wrong
+            return unsent
+
     def close(self) -> None:
         """Send what is queued, if the broker takes it within a few seconds."""
         with contextlib.suppress(queue.Full):  # then the broker is away, and the thread ends with the process
@@ -80,24 +91,23 @@ class CeleryBell:
             self._thread.join(timeout=CLOSING)
 
     def _run(self) -> None:
-        up = True
         while (item := self._queue.get()) is not None:
             try:
                 self._app.send_task(item[0], args=[item[1]], retry=False)
             except (KombuError, RedisError, OSError) as error:
                 metrics.rings_lost.inc()
-                if up:
+                if self._up:
                     logger.warning("broker_away", error=type(error).__name__)
-                up = False
+                self._up = False
             except Exception:
                 # Whatever it is, a thread that ended would be a doorbell that is dead for good.
                 metrics.rings_lost.inc()
                 logger.exception("ring_failed")
             else:
-                if not up:
+                if not self._up:
                     logger.info("broker_back")
-                up = True
-            metrics.broker_up.set(up)
+                self._up = True
+            metrics.broker_up.set(self._up)
 
 
 class InlineBell:
@@ -115,6 +125,10 @@ class InlineBell:
     def ring(self, task: str, key: str) -> None:
         """Leave it to the threads."""
         self._queue.put((task, key))
+
+    def waiting(self) -> int:
+        """Those that no thread has begun."""
+        return self._queue.qsize()
 
     def close(self) -> None:
         """Finish what was rung."""
@@ -136,3 +150,7 @@ class NoBell:
 
     def ring(self, task: str, key: str) -> None:
         """Nobody hears it."""
+
+    def waiting(self) -> int:
+        """None is kept."""
+        return 0

@@ -18,6 +18,7 @@ from service.commands import (
     models,
     pipelines,
     processes,
+    reconcile,
     rules,
     runs,
     start,
@@ -64,6 +65,7 @@ app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
 app.command()(fire.fire)
+app.command()(reconcile.reconcile)
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""What happens by the clock: sweep and watch, each under a lease in the store, so that any number of processes may try.
+"""What happens by the clock: sweep, watch, answers, the scan for what nobody told of. Each is under a lease in the
+store, so that any number of processes may try.
 
 A thread of the API and of each worker. No beat process, nothing that must be single.
 """
@@ -11,6 +12,7 @@ from datetime import timedelta
 from service.errors import ServiceError
 from service.failpoints import failpoint
 from service.flow.answer import answer_due
+from service.flow.reconcile import RECONCILE, reconcile
 from service.flow.sweep import PACED, ring_paced, sweep
 from service.flow.watch import watch
 from service.ledger import Claim
@@ -43,6 +45,8 @@ class Duties:
                 Duty("watch", pace.watch, watch),
                 Duty("paced", PACED, ring_paced, alone=False),
                 Duty("answer", pace.sweep, answer_due),
+                Duty("clock", pace.sweep, lambda app: app.clock.look(), alone=False),
+                Duty(RECONCILE, pace.sweep, reconcile),
             )
         ]
         for thread in self._threads:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from service import parts
@@ -116,16 +117,21 @@ def _environment(**more: str) -> dict[str, str]:
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | more
 
 
-def answers(port: int, path: str) -> bool:
-    """Whether a GET gets a 2xx."""
+def status(port: int, path: str) -> int:
+    """Of a GET that shows no credential; 0 while nobody answers."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", path)
-        return 200 <= connection.getresponse().status < 300
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return 0
     finally:
         connection.close()
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether a GET gets a 2xx."""
+    return 200 <= status(port, path) < 300
 
 
 def redis_url(home: Path, port: int) -> str:
@@ -181,7 +187,8 @@ def minio(home: Path, port: int, webhooks: Sequence[Webhook]) -> Process:
         env |= {f"MINIO_NOTIFY_WEBHOOK_{key}_{one.id}": value for key, value in told.items()}
     (home / "minio").mkdir(mode=0o700, exist_ok=True)
     argv = [str(parts.find("minio")), "server", "--quiet", "--address", f"{HOST}:{port}", str(home / "minio")]
-    return Process(name="minio", argv=argv, env=env, ready=lambda: answers(port, "/minio/health/ready"))
+    # Not /minio/health/ready: that is 200 before its users are known, and who comes then is told 503, "in a minute".
+    return Process(name="minio", argv=argv, env=env, ready=lambda: status(port, "/") == HTTPStatus.FORBIDDEN)
 
 
 def mlflow(home: Path, port: int, store: S3, bucket: str) -> Process:

@@ -27,9 +27,10 @@ from service.records import (
     Promotion,
     Query,
     RunRecord,
+    Scan,
     Transition,
 )
-from triggers.event import Delivery, Reading
+from triggers.event import Delivery, Event, Reading
 from triggers.reason import Reason
 from triggers.rules.gate import History
 
@@ -262,6 +263,16 @@ class Forgetting(Protocol):
     def forget(self, name: str, done: Handling) -> Forgotten: ...
 
 
+class Scans(Protocol):
+    """How far each bucket was looked through, and what of it is known."""
+
+    def list(self) -> Sequence[Scan]: ...
+    def begin(self, source: str, bucket: str, at: datetime) -> Scan: ...
+    def end(self, done: Scan) -> None: ...
+    def drop(self, source: str, bucket: str) -> None: ...
+    def known(self, source: str, found: Sequence[Event]) -> Collection[str]: ...
+
+
 class Leases(Protocol):
     """Who does the work of the clock."""
 
@@ -303,6 +314,8 @@ class Ledger(Protocol):
     def retention(self) -> Retention: ...
     @property
     def forgetting(self) -> Forgetting: ...
+    @property
+    def scans(self) -> Scans: ...
     @property
     def leases(self) -> Leases: ...
     @property

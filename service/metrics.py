@@ -34,6 +34,14 @@ ingest_seconds = Histogram(
     ["source"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
+# Of the scans: set anew from the store at each look, as mostly a worker makes them.
+scan_objects = Gauge("kfp_triggers_scan_objects", "Objects that the last scan of a bucket saw", ["source", "bucket"])
+scan_found = Gauge("kfp_triggers_scan_found", "Events that only scans told of, in all", ["source", "bucket"])
+scan_seconds = Gauge("kfp_triggers_scan_seconds", "What the last scan of a bucket took", ["source", "bucket"])
+scan_ended_at = Gauge(
+    "kfp_triggers_scan_ended_at_seconds", "When a bucket was last looked through", ["source", "bucket"]
+)
+scan_failing = Gauge("kfp_triggers_scan_failing", "1 while a bucket cannot be looked through", ["source", "bucket"])
 rows = Gauge("kfp_triggers_rows", "Rows of the store by state", ["table", "state"])
 # Not a counter: whoever finds one is mostly a worker, whom nobody asks for metrics.
 doubles = Gauge("kfp_triggers_doubles", "Second runs that were found under one run key; must stay 0", ["backend"])

@@ -4,9 +4,10 @@ Fits `service.ports.Objects`. Keys are opaque: never a path of ours but under a 
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,6 +25,7 @@ from service.settings import ObjectSettings
 MAX_REPORT = 1 << 20
 MAX_REPORTS = 100
 CHUNK = 1 << 20
+PAGE = 1_000  #: objects of a listing that are held at once: as many as S3 sends
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -39,7 +41,41 @@ class S3Objects:
     """One client; thread-safe as urllib3's pool is."""
 
     def __init__(self, settings: ObjectSettings) -> None:
-        self._client = _client(settings) if settings.endpoint else None
+        self._endpoint = settings.endpoint
+        self._pool = _pool()
+        self._client = _client(settings, self._pool) if settings.endpoint else None
+
+    def is_there(self) -> bool:
+        """Whether the settings name a store."""
+        return self._client is not None
+
+    def now(self) -> datetime:
+        """The `Date` of any answer of its: this one needs no permission."""
+        if self._client is None:
+            raise _nowhere()
+        with _translated(self._endpoint):
+            said = self._pool.request("HEAD", self._endpoint).headers.get("Date", "")
+        try:
+            return parsedate_to_datetime(said)
+        except ValueError as error:
+            raise Temporary(f"what answers at {self._endpoint} does not say what time it is") from error
+
+    def listed(self, bucket: str, prefix: str = "") -> Iterator[Sequence[ObjectInfo]]:
+        """By versions also where there are none: the only listing that names them."""
+        uri = f"s3://{bucket}/{prefix}"
+        with _translated(uri):
+            found = self._minio.list_objects(bucket, prefix=prefix, recursive=True, include_version=True)
+        page: list[ObjectInfo] = []
+        while True:
+            with _translated(uri):
+                item = next(found, None)
+            if item is None or len(page) == PAGE:
+                yield page
+                page = []
+            if item is None:
+                return
+            if not item.is_delete_marker:
+                page.append(_listed(bucket, item))
 
     def stat(self, uri: str, version_id: str = "") -> ObjectInfo:
         """Size, ETag, version and user metadata."""
@@ -111,11 +147,32 @@ class S3Objects:
     @property
     def _minio(self) -> Minio:
         if self._client is None:
-            raise Temporary("no object store is configured: set KFP_TRIGGERS_OBJECTS__ENDPOINT", delay=30)
+            raise _nowhere()
         return self._client
 
 
-def _client(settings: ObjectSettings) -> Minio:
+def _nowhere() -> Temporary:
+    return Temporary("no object store is configured: set KFP_TRIGGERS_OBJECTS__ENDPOINT", delay=30)
+
+
+def _listed(bucket: str, item: Any) -> ObjectInfo:
+    return ObjectInfo(
+        uri=f"s3://{bucket}/{item.object_name}",
+        size=item.size or 0,
+        etag=(item.etag or "").strip('"'),
+        version_id="" if item.version_id in {None, "null"} else item.version_id,
+        last_modified=item.last_modified,
+        content_type="",
+        metadata={},
+    )
+
+
+def _pool() -> PoolManager:
+    retries = Retry(total=1, redirect=False, backoff_factor=0.2)
+    return PoolManager(timeout=Timeout(connect=3, read=30), maxsize=10, retries=retries)
+
+
+def _client(settings: ObjectSettings, pool: PoolManager) -> Minio:
     parts = urlsplit(settings.endpoint)
     return Minio(
         endpoint=parts.netloc,
@@ -123,9 +180,7 @@ def _client(settings: ObjectSettings) -> Minio:
         secret_key=settings.secret_key.get_secret_value() if settings.secret_key else None,
         secure=parts.scheme == "https",
         region=settings.region,
-        http_client=PoolManager(
-            timeout=Timeout(connect=3, read=30), maxsize=10, retries=Retry(total=1, redirect=False, backoff_factor=0.2)
-        ),
+        http_client=pool,
     )
 
 

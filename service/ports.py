@@ -3,7 +3,7 @@
 `service.wiring` fills an `App`; tests fill one with fakes of the foreign systems only: the store is the real one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -234,6 +234,18 @@ class ObjectInfo:
 class Objects(Protocol):
     """S3 objects, by URI."""
 
+    def is_there(self) -> bool:
+        """Whether the settings name a store."""
+
+    def now(self) -> datetime:
+        """The store's own clock, in whole seconds."""
+
+    def listed(self, bucket: str, prefix: str = "") -> Iterator[Sequence[ObjectInfo]]:
+        """Every version of every object whose key begins so, in pages of at most 1,000; no content type or metadata.
+
+        `last_modified` is in milliseconds. Removed ones are left out; Permanent when there is no such bucket.
+        """
+
     def stat(self, uri: str, version_id: str = "") -> ObjectInfo:
         """Permanent when there is none."""
 
@@ -310,12 +322,21 @@ class Bell(Protocol):
     def ring(self, task: str, key: str) -> None:
         """Never raises and never blocks for long."""
 
+    def waiting(self) -> int:
+        """How many rings nobody has heard yet, about; 0 where that cannot be said. Never raises."""
+
 
 class Clock(Protocol):
     """The only source of time."""
 
     def now(self) -> datetime:
-        """Aware, UTC."""
+        """Aware, UTC; the same for all processes of a store, so that leases and due times mean one thing."""
+
+    def wall(self) -> datetime:
+        """What this machine's clock says: for times that a sender signed."""
+
+    def look(self) -> None:
+        """See that `now` is still right, every few seconds. May raise Temporary."""
 
 
 @dataclass(frozen=True, kw_only=True)

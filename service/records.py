@@ -341,6 +341,22 @@ def origin(event: Event) -> str:
     return ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What is known of a bucket that is looked through for objects that no notification told of."""
+
+    source: str
+    bucket: str
+    since: datetime  #: the first look, by the object store's clock: nothing older is an event
+    mark: datetime  #: up to here the last whole scan saw everything, by the same clock
+    looked_at: datetime | None = None  #: when the last one ended, whole or not, by our clock
+    ended_at: datetime | None = None  #: the same of the last whole one
+    seconds: float = 0.0  #: that it took
+    seen: int = 0  #: objects and versions that it listed
+    found: int = 0  #: events that only scans told of, in all
+    problem: str = ""  #: why the last one was not whole
+
+
 def document(record: Any) -> dict[str, Any]:
     """A record as JSON-ready data with stable keys, times in RFC 3339 UTC. An event's own fields come up to the top."""
     result: dict[str, Any] = {}

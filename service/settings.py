@@ -25,7 +25,7 @@ from pydantic_settings import (
 
 from service.environment import PREFIX, near, refuse_unknown, variables
 from service.errors import Refused
-from triggers.rules.quantities import duration
+from triggers.quantities import duration
 
 
 class _Group(BaseModel):
@@ -39,7 +39,9 @@ class ApiSettings(_Group):
     port: int = Field(8080, ge=0, le=65535)
     token: SecretStr | None = Field(None, description="bearer token of the read API; without one it answers 401 to all")
     body_timeout: float = Field(10.0, gt=0, description="seconds in which a whole body must have arrived")
-    queue: int = Field(1000, gt=0, description="deliveries that may wait for the store before 503 is answered")
+    queue: int = Field(
+        1000, gt=0, description="deliveries that may wait for the store, of one source half as many; more are told 503"
+    )
 
 
 class StoreSettings(_Group):
@@ -138,6 +140,9 @@ class PaceSettings(_Group):
     )
     watch: float = Field(2.0, gt=0, description="how often open runs are looked at")
     reload: float = Field(1.0, ge=0, description="how often the rule files are looked at")
+    notice: float = Field(
+        10.0, ge=0, description="how old an object is when a scan takes it: its notification is first"
+    )
 
 
 def _duration(given: Any) -> Any:

@@ -29,17 +29,23 @@ from service.rulebook import RuleBook
 from service.secretparams import AllowedSecrets
 from service.settings import ObjectSettings, Settings
 from service.store import Store
+from service.store.clock import StoreClock
 from service.store.migrate import require_current
 from service.store.writer import Writer
 from service.tracking import MlflowRegistry
 
 
 class SystemClock:
-    """The machine's time."""
+    """The machine's time, where there is no store."""
 
     def now(self) -> datetime:
         """Aware, UTC."""
         return datetime.now(UTC)
+
+    wall = now
+
+    def look(self) -> None:
+        """It is always the newest."""
 
 
 class Late:
@@ -51,6 +57,10 @@ class Late:
     def ring(self, task: str, key: str) -> None:
         """Pass it on."""
         self.bell.ring(task, key)
+
+    def waiting(self) -> int:
+        """Passed on."""
+        return self.bell.waiting()
 
 
 @contextmanager
@@ -87,7 +97,7 @@ def _bell(settings: Settings, app: App) -> CeleryBell | InlineBell:
 
 
 def _app(settings: Settings, store: Store, accept: Callable[[Arrival], Accepted], bell: Bell, *, decides: bool) -> App:
-    clock = SystemClock()
+    clock = StoreClock(store.database)
     found = backends(settings)
     registry = MlflowRegistry(settings.mlflow)
     allowed = AllowedSecrets(settings.home, settings.secret_params)

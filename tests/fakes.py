@@ -4,8 +4,8 @@ They refuse what the real ones refuse, and can be told to fail or to be killed a
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from service.errors import Permanent, Temporary
@@ -54,6 +54,11 @@ class FakeClock:
 
     def now(self) -> datetime:
         return self.at
+
+    wall = now
+
+    def look(self) -> None:
+        pass
 
     def forward(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
@@ -222,8 +227,35 @@ class FakeObjects:
 
     found: dict[str, bytes] = field(default_factory=dict)
     away: bool = False
+    there: bool = True  #: whether the settings name it
+    at: datetime = datetime(2026, 11, 21, 7, 0, tzinfo=UTC)  #: its own clock
+    versions: list[ObjectInfo] = field(default_factory=list)  #: what its buckets list, described
+    buckets: set[str] = field(default_factory=lambda: {"user-ids", "predictions"})
+    page: int = 1_000
+    listings: int = 0
+
+    def is_there(self) -> bool:
+        return self.there
+
+    def now(self) -> datetime:
+        if self.away:
+            raise Temporary("the object store does not answer")
+        return self.at.replace(microsecond=0)
+
+    def listed(self, bucket: str, prefix: str = "") -> Iterator[Sequence[ObjectInfo]]:
+        if self.away:
+            raise Temporary("the object store does not answer")
+        if bucket not in self.buckets:
+            raise Permanent(f"there is no s3://{bucket}/{prefix}")
+        self.listings += 1
+        names = sorted((one for one in self.versions if one.uri.startswith(f"s3://{bucket}/{prefix}")), key=_uri)
+        bare = [replace(one, content_type="", metadata={}) for one in names]
+        yield from (bare[start : start + self.page] for start in range(0, len(bare), self.page)) if bare else [[]]
 
     def stat(self, uri: str, version_id: str = "") -> ObjectInfo:
+        for one in reversed(self.versions):
+            if (one.uri, one.version_id) == (uri, version_id) and not self.away:
+                return one
         body = self._body(uri)
         return ObjectInfo(
             uri=uri,
@@ -259,11 +291,19 @@ class FakeObjects:
         return self.found[uri]
 
 
+def _uri(found: ObjectInfo) -> str:
+    return found.uri
+
+
 @dataclass
 class FakeBell:
     """Remembers who was rung for, and rings nobody: a test answers, or leaves it to the sweep."""
 
     rung: list[tuple[str, str]] = field(default_factory=list)
+    unheard: int = 0  #: rings of others
 
     def ring(self, task: str, key: str) -> None:
         self.rung.append((task, key))
+
+    def waiting(self) -> int:
+        return self.unheard

@@ -64,6 +64,7 @@ def _looks(found: "Settings") -> dict[str, Look]:
         "objects": partial(_objects, found.objects),
         "mlflow": partial(_mlflow, found.mlflow),
         "rules": partial(_rules, found),
+        "scan": partial(_scan, found),
     }
 
 
@@ -212,6 +213,30 @@ def _rules(found: "Settings") -> "Iterable[Finding]":
         return
     yield from (_finding(one.file, f"warning: {one}") for one in (*warnings, *book.passed_over()))
     yield _finding("files", f"{len(rules.rules)} rules on {len(senders)} sources")
+
+
+def _scan(found: "Settings") -> "Iterable[Finding]":
+    """Whether each bucket that is looked through can be: a look at what it lists first."""
+    from service.errors import ServiceError
+    from service.objects import S3Objects
+    from service.wiring import rulebook
+    from triggers.sources.minio import Config
+
+    objects = S3Objects(found.objects)
+    for source in rulebook(found).now().sources.values():
+        if not isinstance(source.config, Config):
+            continue
+        scan = source.config.scan
+        if scan is None or not (objects.is_there() or "scan" in source.config.model_fields_set):
+            yield _finding(source.name, "off: an object that no notification tells of is not found")
+            continue
+        for bucket in source.config.buckets:
+            try:
+                next(objects.listed(bucket, scan.prefix))
+            except ServiceError as error:
+                yield _finding(f"{source.name} {bucket}", f"cannot be looked through: {error.detail}", good=False)
+            else:
+                yield _finding(f"{source.name} {bucket}", f"every {scan.every.total_seconds():g} s")
 
 
 def _finding(what: str, detail: str, *, good: bool = True) -> "Finding":

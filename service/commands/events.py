@@ -51,11 +51,12 @@ def show_event(event_id: str, as_json: AsJson = False) -> None:
         if found is None:
             fail(f"there is no event {event_id}; see `kfp-triggers events list`", BAD)
         decisions = world.ledger.decisions.of_event(event_id)
+        told = world.ledger.events.delivery(found.delivery_id)
         why_not = _why_not(world, found) if found.state is EventState.UNMATCHED and not as_json else []
     if as_json:
         document(shown(found) | {"decisions": [shown(item) for item in decisions]})
         return
-    said = shown(found)
+    said = shown(found) | {"found_by": told.headers.get("transport", "") if told else ""}
     said["reason"] = f"{found.reason}: {Reason(found.reason).text}" if found.reason else ""
     fields(said)
     rows = [

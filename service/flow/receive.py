@@ -48,7 +48,8 @@ NEEDED = "what its source redacts is needed to read it: take it off the source's
 def receive(app: App, delivery: Delivery) -> Accepted:
     """Verify, read, store, ring. Raises NotAuthentic, or Temporary when it could not be stored."""
     source = app.rules.now().sources[delivery.source]
-    SOURCES[source.type].verify(source.config, delivery, app.rules.secrets(source.name))
+    as_signed = replace(delivery, received_at=app.clock.wall())
+    SOURCES[source.type].verify(source.config, as_signed, app.rules.secrets(source.name))
     kept, reading = read(app, source, delivery)
     headers = {name: text for name, text in kept.headers.items() if name in KEPT_HEADERS}
     arrival = Arrival(delivery=kept, headers=headers, reading=reading)

@@ -1,7 +1,8 @@
 """What fell between commit and doorbell, found and done.
 
-Every few seconds, under a lease: work that has been due for less than the takeover time is rung again; what has waited
-longer (no broker, no worker, a deaf one) is done right here. Called by `service.duties`.
+Every few seconds, under a lease: some of what has been due for longer than the takeover time (no broker, no worker, a
+deaf one) is done right here; for more of what is due is rung again, unless rings enough wait to be heard: workers that
+are behind would hear of each row many times, and be busy with that alone. Called by `service.duties`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +83,6 @@ def _each(app: App, task: str, due: Callable[[datetime, int], Sequence[str]], st
         logger.info("swept", step=task, key=key)
         with _apart(task, key):
             step(app, key)
-    done = set(overdue)
-    for key in due(now, LIMIT):
-        if key not in done:
-            app.bell.ring(task, key)
+    done, unheard = set(overdue), app.bell.waiting()
+    for key in [key for key in due(now, LIMIT) if key not in done][: max(0, LIMIT - unheard)]:
+        app.bell.ring(task, key)

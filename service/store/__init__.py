@@ -15,6 +15,7 @@ from service.store.promotions import SqlPromotions
 from service.store.retention import SqlRetention
 from service.store.runqueue import SqlQueue
 from service.store.runs import SqlRuns
+from service.store.scans import SqlScans
 
 
 class Store:
@@ -33,6 +34,7 @@ class Store:
         self.dead = SqlDeadLetters(self.database)
         self.retention = SqlRetention(self.database)
         self.forgetting = SqlForgetting(self.database)
+        self.scans = SqlScans(self.database)
         self.leases = SqlLeases(self.database)
         self.account = SqlAccount(self.database)
 

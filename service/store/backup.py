@@ -22,7 +22,7 @@ from service.store import dead
 from service.store.database import Database, micros
 from service.store.migrate import upgrade
 from service.store.sqlite import sqlite_module
-from service.store.tables import lease
+from service.store.tables import lease, scan
 
 
 def file_of(settings: StoreSettings) -> Path:
@@ -103,9 +103,10 @@ def restore(settings: StoreSettings, file: Path, done: Handling, *, force: bool)
 
 
 def mark(database: Database, done: Handling) -> None:
-    """Say that the store was put back now."""
+    """Say that the store was put back now. What objects came since the backup, scans do not tell of again."""
     with database.write() as connection:
         dead.note(connection, done)
+        connection.execute(scan.delete())
 
 
 def _prepare(settings: StoreSettings, done: Handling) -> None:

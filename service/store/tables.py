@@ -342,6 +342,21 @@ Index(
     postgresql_where=text("due_at is not null"),
 )
 
+scan = Table(
+    "scan",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("bucket", Text, primary_key=True),
+    _time("since"),
+    _time("mark"),
+    _time("looked_at", nullable=True),
+    _time("ended_at", nullable=True),
+    Column("took", BigInteger, nullable=False, server_default="0"),  # microseconds
+    Column("seen", BigInteger, nullable=False, server_default="0"),
+    Column("found", BigInteger, nullable=False, server_default="0"),
+    _text("problem"),
+)
+
 lease = Table(
     "lease",
     metadata,

@@ -9,10 +9,11 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis import Redis
 from redis.exceptions import RedisError
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from service import metrics
 from service.errors import ServiceError
+from service.flow.reconcile import scanned
 from service.ledger import Claim
 from service.lifecycle import State
 from service.log import logger
@@ -128,6 +129,23 @@ def _tell_given_up(app: App) -> None:
             metrics.rule_given_up.labels(rule=name).set(name in found)
 
 
+def _tell_scans(app: App) -> None:
+    """How the scans of the buckets that sources list go. Their names come from a file of ours."""
+    told = (metrics.scan_objects, metrics.scan_found, metrics.scan_seconds, metrics.scan_ended_at, metrics.scan_failing)
+    for gauge in told:
+        gauge.clear()
+    listed = {(source.name, bucket) for source, config in scanned(app) for bucket in config.buckets}
+    try:
+        found = [one for one in app.ledger.scans.list() if (one.source, one.bucket) in listed]
+    except ServiceError as error:
+        logger.error("scans_not_told", detail=error.detail)
+        return
+    for one in found:
+        ended = one.ended_at.timestamp() if one.ended_at else 0
+        for gauge, value in zip(told, (one.seen, one.found, one.seconds, ended, bool(one.problem)), strict=True):
+            gauge.labels(source=one.source, bucket=one.bucket).set(value)
+
+
 def router(app: App, readiness: Readiness) -> APIRouter:
     """The routes."""
     routes = APIRouter()
@@ -136,17 +154,18 @@ def router(app: App, readiness: Readiness) -> APIRouter:
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @routes.get("/readyz")
+    @routes.get("/readyz", responses={503: {"description": "It takes nothing", "content": {"application/json": {}}}})
     def readyz() -> JSONResponse:
         answer = readiness.look()
         return JSONResponse(answer, status_code=503 if answer["status"] == "unready" else 200)
 
-    @routes.get("/metrics")
+    @routes.get("/metrics", response_class=PlainTextResponse)
     def all_metrics() -> Response:
         with _telling:
             _count_rows(app)
             tell_observations(app)
             _tell_given_up(app)
+            _tell_scans(app)
             return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -25,7 +26,7 @@ from service.flow.receive import receive
 from service.log import logger
 from service.ports import App
 from service.settings import ApiSettings
-from service.web.problems import Problem
+from service.web.problems import Problem, responses
 from triggers.errors import NotAuthentic
 from triggers.event import Delivery
 from triggers.sources import SOURCES
@@ -35,6 +36,26 @@ MAX_DIGITS = 15  #: of a Content-Length
 THREADS = 128
 #: Bytes of bodies at once. Nobody is authenticated before his body is there: it is what a signature is of.
 IN_MEMORY = 256 << 20
+
+#: What OpenAPI says of a delivery that was taken, and of one that comes.
+TAKEN = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "events": {"type": "array", "items": {"type": "string"}},
+        "duplicate": {"type": "boolean"},
+    },
+    "required": ["id", "events", "duplicate"],
+    "additionalProperties": False,
+}
+BODY: dict[str, Any] = {
+    "content": {media: {"schema": {}} for kind in SOURCES.values() for media in sorted(kind.content_types)}
+}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    202: {"description": "New, and on stable storage", "content": {"application/json": {"schema": TAKEN}}},
+    200: {"description": "All that it tells was known", "content": {"application/json": {"schema": TAKEN}}},
+    **responses("4XX", 503),
+}
 
 
 class Room:
@@ -96,7 +117,7 @@ def router(app: App, settings: ApiSettings) -> APIRouter:
     routes = APIRouter()
     shares = Shares(settings.queue)
 
-    @routes.post("/hooks/{source}")
+    @routes.post("/hooks/{source}", status_code=202, responses=ANSWERS, openapi_extra={"requestBody": BODY})
     async def hook(source: str, request: Request) -> JSONResponse:
         # In a thread: to take up changed files costs reads and a write, and the loop serves everybody.
         in_force = await run_in_threadpool(app.rules.now)

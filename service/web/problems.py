@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details: constant words, nothing of the input in them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from starlette.responses import JSONResponse
 
@@ -14,6 +15,18 @@ TITLES = {
     415: "This content type or encoding is not taken",
     500: "The service failed",
     503: "The service cannot take it now: send it again",
+}
+
+#: What OpenAPI says of them.
+DOCUMENT = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "about:blank"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+    },
+    "required": ["type", "title", "status"],
+    "additionalProperties": False,
 }
 
 
@@ -35,3 +48,10 @@ def response(status: int, headers: Mapping[str, str] | None = None) -> JSONRespo
         media_type="application/problem+json",
         headers=challenge | dict(headers or {}),
     )
+
+
+def responses(*statuses: int | str) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: these are problem documents."""
+    content = {"application/problem+json": {"schema": DOCUMENT}}
+    said = {status: TITLES[status] if isinstance(status, int) else "The request is refused" for status in statuses}
+    return {status: {"description": words, "content": content} for status, words in said.items()}

@@ -5,13 +5,33 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi import Query as Param
+from fastapi.security import HTTPBearer
 
 from service.flow.origins import trace
 from service.ports import App
 from service.records import Query, document
-from service.web.problems import Problem
+from service.web.problems import Problem, responses
+
+#: What OpenAPI says of a listing.
+PAGE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A page, the newest first; `next` is the cursor of the one after it",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "properties": {
+                        "items": {"type": "array", "items": {"type": "object"}},
+                        "next": {"type": "string"},
+                    },
+                    "required": ["items"],
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
 
 
 def _query(
@@ -31,28 +51,36 @@ def _query(
 Page = Annotated[Query, Depends(_query)]
 
 
+def _sayable(request: Request) -> None:
+    """PostgreSQL has no NUL in text: nothing is called so."""
+    if "\x00" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise Problem(400)
+
+
 def router(app: App) -> APIRouter:
     """The routes over an App."""
-    routes = APIRouter(prefix="/api/v1")
+    # The credential itself is `server.DefaultDeny`'s: this is what OpenAPI says of it.
+    checks = [Depends(HTTPBearer(auto_error=False)), Depends(_sayable)]
+    routes = APIRouter(prefix="/api/v1", dependencies=checks, responses=responses("4XX", 503))
     ledger = app.ledger
 
-    @routes.get("/deliveries")
+    @routes.get("/deliveries", responses=PAGE)
     def deliveries(query: Page) -> dict[str, Any]:
         return _page(query, ledger.events.deliveries)
 
-    @routes.get("/events")
+    @routes.get("/events", responses=PAGE)
     def events(query: Page) -> dict[str, Any]:
         return _page(query, ledger.events.list)
 
-    @routes.get("/decisions")
+    @routes.get("/decisions", responses=PAGE)
     def decisions(query: Page) -> dict[str, Any]:
         return _page(query, ledger.decisions.list)
 
-    @routes.get("/runs")
+    @routes.get("/runs", responses=PAGE)
     def runs(query: Page) -> dict[str, Any]:
         return _page(query, ledger.runs.list)
 
-    @routes.get("/observations")
+    @routes.get("/observations", responses=PAGE)
     def observations(
         query: Page,
         model: str | None = None,
@@ -82,7 +110,7 @@ def router(app: App) -> APIRouter:
         more = {"link": app.link(found) if found else "", "doubles": doubles, "transitions": moves}
         return _found(found) | more
 
-    @routes.get("/promotions")
+    @routes.get("/promotions", responses=PAGE)
     def promotions(query: Page, model: str | None = None) -> dict[str, Any]:
         return _page(query, lambda asked: ledger.promotions.list(asked, model))
 

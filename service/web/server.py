@@ -11,10 +11,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.duties import Duties
+from service.errors import Temporary
 from service.log import logger
 from service.ports import App
 from service.settings import Settings
 from service.web import health, hooks, problems, read
+from service.web.connections import bounded, room
 
 # Exact paths: a prefix or suffix test would let `/api/v1/x/healthz` through.
 OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -68,6 +70,10 @@ def application(app: App, settings: Settings) -> ASGIApp:
     def invalid(_request: Request, _error: RequestValidationError) -> JSONResponse:
         return problems.response(400)
 
+    @web.exception_handler(Temporary)
+    def not_now(_request: Request, error: Temporary) -> JSONResponse:
+        return problems.response(503, {"Retry-After": str(max(1, round(error.delay)))})
+
     @web.exception_handler(Exception)
     def failed(_request: Request, _error: Exception) -> JSONResponse:
         return problems.response(500)
@@ -88,6 +94,7 @@ def serve(app: App, settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=10,
         timeout_keep_alive=30,
+        http=bounded(settings.api.body_timeout, room()),
     )
     logger.info("api_listens", host=settings.api.host, port=settings.api.port)
     try:

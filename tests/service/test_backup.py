@@ -214,6 +214,16 @@ def test_killed_before_the_rename_the_store_is_what_it_was(
         assert app.ledger.dead.notes("store", "") == []
 
 
+def test_scans_begin_anew_after_a_restore(shell: Shell, place: Place, tmp_path: Path) -> None:
+    """What came since the backup has had its run; only its event is gone."""
+    with place.opened() as app:
+        app.ledger.scans.begin("uploads", "user-ids", datetime.now(UTC))
+    shell.run("backup", str(tmp_path / "copy.db"))
+    shell.run("restore", str(tmp_path / "copy.db"), "--force")
+    with place.opened() as app:
+        assert app.ledger.scans.list() == []
+
+
 def test_a_copy_of_an_older_schema_is_brought_up_to_date(shell: Shell, place: Place, tmp_path: Path) -> None:
     from alembic import command
 

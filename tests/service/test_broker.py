@@ -73,6 +73,7 @@ def test_a_ring_arrives_as_a_name_and_an_id(tmp_path: Path, bell_on: Callable[[s
         bell.ring("events.decide", "E1")
         with redis.Redis.from_url(url) as client:
             until(lambda: client.llen("kfp-triggers") == 1)
+            assert bell.waiting() == 1
             (message,) = client.lrange("kfp-triggers", 0, -1)
             assert b'"task": "events.decide"' in message  # type: ignore[operator]
             until(lambda: value("broker_up") == 1)
@@ -82,6 +83,7 @@ def test_a_ring_arrives_as_a_name_and_an_id(tmp_path: Path, bell_on: Callable[[s
                 for number in range(3):
                     bell.ring("events.decide", f"LOST{number}")
                 until(lambda: value("rings_lost_total") == lost + 3)
+                assert bell.waiting() == 0
                 supervisor.start(embedded.redis(tmp_path, port))
                 bell.ring("events.decide", "E2")
                 until(lambda: client.llen("kfp-triggers") == 2)

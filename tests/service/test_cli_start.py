@@ -75,8 +75,8 @@ def test_init_makes_a_home_that_checks_and_starts(
     assert f"cd '{folder}' && kfp-triggers rules check" in said
     monkeypatch.setenv("KFP_TRIGGERS_HOME", str(folder))
     assert shell.json("rules", "check")["ok"]
-    assert shell.run("migrate").out == "the store's schema is 0005, it was empty\n"
-    assert shell.run("migrate").out == "the store's schema is 0005\n"
+    assert shell.run("migrate").out == "the store's schema is 0006, it was empty\n"
+    assert shell.run("migrate").out == "the store's schema is 0006\n"
     assert shell.json("events", "list") == {"items": []}
     assert shell.json("verify")["events"]["accepted"] == 0
 
@@ -126,7 +126,7 @@ def test_without_a_store_it_says_what_makes_one_and_makes_none(shell: Shell, hom
 def test_a_store_of_another_version_says_what_to_do(shell: Shell, home: Path) -> None:
     (home / "data").mkdir()
     (home / "data" / "kfp-triggers.db").touch()
-    assert "the store's schema is empty, this version wants 0005" in shell.run("verify", status=2).err
+    assert "the store's schema is empty, this version wants 0006" in shell.run("verify", status=2).err
 
 
 def test_a_store_that_is_none_says_so(shell: Shell, home: Path) -> None:

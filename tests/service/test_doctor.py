@@ -27,7 +27,14 @@ def test_a_home_that_has_what_it_needs_is_0(shell: Shell, home: Path) -> None:
     found = rows(shell)
     assert [name for name, (good, _) in found.items() if not good] == []
     wheres = {where for where, _ in found}
-    assert wheres == {"local, default", "store", "broker", "objects", "mlflow", "rules"}
+    assert wheres == {
+        "local, default",
+        "store",
+        "broker",
+        "objects",
+        "mlflow",
+        "rules",
+    }  # and no scan: there is no bucket
     assert "0 rules on 0 sources" in shell.run("doctor").out
 
 

@@ -9,7 +9,7 @@ from fakes import Killed
 from world import RULES, World
 
 from service.errors import Permanent, Temporary
-from service.flow.sweep import sweep
+from service.flow.sweep import LIMIT, sweep
 from service.ledger import Arrival
 from service.lifecycle import State
 from service.records import Accepted, EventState, Query
@@ -174,6 +174,18 @@ def test_what_is_due_for_less_than_the_takeover_time_is_rung_again(world: World,
     sweep(world.app)
     assert world.bell.rung == [("events.decide", event_id)]
     assert world.store.runs.list(Query()) == []
+
+
+def test_nothing_is_rung_again_while_rings_enough_wait_to_be_heard(world: World, drop: Drop) -> None:
+    event_id = drop()
+    world.bell.rung.clear()
+    world.clock.forward(3)
+    world.bell.unheard = LIMIT
+    sweep(world.app)
+    assert world.bell.rung == []
+    world.bell.unheard -= 1
+    sweep(world.app)
+    assert world.bell.rung == [("events.decide", event_id)]
 
 
 def test_a_message_delivered_many_times_makes_one_run(world: World, drop: Drop) -> None:

@@ -8,8 +8,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from served import Spoken
-from world import RULES, World
+from world import RULES, SOURCES, World
 
+from service.flow.reconcile import reconcile
 from service.lifecycle import State
 from service.records import EventState, Query
 from service.settings import BrokerSettings
@@ -40,6 +41,11 @@ METRICS = {
     "kfp_triggers_rule_problems": set(),
     "kfp_triggers_rules": set(),
     "kfp_triggers_runs_ended": {"rule", "state"},
+    "kfp_triggers_scan_ended_at_seconds": {"source", "bucket"},
+    "kfp_triggers_scan_failing": {"source", "bucket"},
+    "kfp_triggers_scan_found": {"source", "bucket"},
+    "kfp_triggers_scan_objects": {"source", "bucket"},
+    "kfp_triggers_scan_seconds": {"source", "bucket"},
     "kfp_triggers_scoring_coverage": {"model", "version"},
     "kfp_triggers_scoring_rows": {"model", "version"},
     "kfp_triggers_submissions": {"backend", "outcome"},
@@ -208,3 +214,16 @@ def test_without_the_store_the_rest_of_the_metrics_is_told(world: World, drop: D
     assert answer.status_code == 200
     assert "kfp_triggers_deliveries_total" in answer.text
     assert rows(world) == {}
+
+
+def test_scans_are_told_of_by_source_and_bucket(world: World) -> None:
+    world.objects.buckets.remove("predictions")
+    reconcile(world.app)
+    (world.home / "sources.yaml").write_text(SOURCES.replace("[user-ids, predictions]", "[user-ids, predictions, new]"))
+    text = Spoken(world.app).get("/metrics").text
+    assert 'kfp_triggers_scan_failing{bucket="predictions",source="uploads"} 1.0' in text
+    assert 'kfp_triggers_scan_failing{bucket="user-ids",source="uploads"} 0.0' in text
+    (ended,) = [one for one in text_string_to_metric_families(text) if one.name == "kfp_triggers_scan_ended_at_seconds"]
+    at = {one.labels["bucket"]: one.value for one in ended.samples}
+    assert at == {"user-ids": world.clock.now().timestamp(), "predictions": 0}
+    assert 'bucket="new"' not in text

@@ -7,6 +7,7 @@ import pytest
 from served import READ_TOKEN, Spoken, served
 from world import RULES, TOKEN, World
 
+from service.errors import Temporary
 from service.web.server import OPEN, application
 
 Drop = Callable[..., str]
@@ -287,3 +288,13 @@ def test_a_path_on_the_wire_is_not_made_shorter_before_it_is_denied(world: World
             connection.endheaders()
             assert connection.getresponse().status in {400, 401}, path
             connection.close()
+
+
+def test_a_store_that_is_away_is_503_with_its_words_kept_inside(
+    world: World, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise Temporary("the server at 10.0.0.7 does not answer")
+
+    monkeypatch.setattr(world.store.events, "list", away)
+    assert "10.0.0.7" not in str(ask("events", 503))

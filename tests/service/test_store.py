@@ -1,10 +1,12 @@
 """The store, on SQLite and on PostgreSQL: what it keeps once, who may work on a row, how a lock is granted."""
 
 import math
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +26,7 @@ from service.records import EventState, Query, Transition
 from service.settings import StoreSettings
 from service.store import Store, migrate, pacing, tables
 from service.store.database import Database, id_after, micros, moment
-from service.store.sqlite import has_wal_reset_bug
+from service.store.sqlite import has_wal_reset_bug, sqlite_module
 from service.store.writer import Writer
 from triggers.reason import Reason
 
@@ -153,6 +155,27 @@ def test_a_poisonous_delivery_fails_alone(store: Store) -> None:
         assert all(not future.result().duplicate for future in good)
         assert bad.exception() is not None
     writer.close()
+
+
+def test_a_repeat_is_told_that_it_is_known_only_when_it_is_in_the_file_itself(tmp_path: Path) -> None:
+    """A process that dies before its fsync leaves its commit in the log: who comes after it must not trust the log."""
+    told, file = arrival(object_event("a.csv"), transport="one"), tmp_path / "store.db"
+
+    def is_in_the_file() -> bool:
+        alone = shutil.copy(file, tmp_path / "alone.db")  # without its log
+        with closing(sqlite_module().connect(alone)) as connection:
+            return bool(connection.execute("select 1 from delivery").fetchone())
+
+    store = Store(StoreSettings(url=f"sqlite:///{file}"))
+    migrate.upgrade(store.database)
+    store.database.doubt.settle()
+    store.events.accept(told)
+    assert not is_in_the_file()
+    writer = Writer(store.database, at_most=10)
+    assert writer.accept(told).duplicate
+    assert is_in_the_file()
+    writer.close()
+    store.close()
 
 
 def test_a_full_queue_says_come_again(store: Store) -> None:
@@ -349,3 +372,9 @@ def test_a_clock_that_was_set_back_costs_a_backend_no_more_than_a_burst(store: S
         with store.database.write() as connection:
             taken = [pacing.take(connection, "kfp", rate, now + timedelta(seconds=step)) for step in range(4)]
         assert taken[-1]
+
+
+def test_a_body_that_tells_of_a_thing_twice_tells_of_one_event(store: Store) -> None:
+    accepted = store.events.accept(arrival(object_event(), object_event()))
+    assert len(set(accepted.event_ids)) == 1
+    assert store.events.get(accepted.event_ids[0]) is not None

@@ -66,8 +66,17 @@ BAD = {
     _source("type: kafka\n    auth: none"): f"sources.yaml:4: sources.one.type: must be one of {', '.join(SOURCES)}",
     _source("auth: none"): f"sources.yaml:3: sources.one.type: must be one of {', '.join(SOURCES)}",
     _source(MINIO + "bucket: c\n    auth: none"): "sources.yaml:6: sources.one.bucket: unknown key; a minio source has "
-    "type, token, secrets, redact, buckets, auth",
+    "type, token, secrets, redact, buckets, scan, auth",
     _source("type: minio\n    auth: none"): "sources.yaml:3: sources.one.buckets: is required",
+    _source(
+        MINIO + "auth: none\n    scan: on"
+    ): "sources.yaml:7: sources.one.scan: must be `off`, or a mapping such as {every: 5m}",
+    _source(
+        MINIO + "auth: none\n    scan: {every: 5}"
+    ): "sources.yaml:7: sources.one.scan.every: must be a time such as `5m`",
+    _source(MINIO + "auth: none\n    scan: {every: 0s}"): "sources.yaml:7: sources.one.scan.every: must be more than "
+    "nothing and at most a year",
+    _source(MINIO + "auth: none\n    scan: {often: 5m}"): "sources.yaml:7: sources.one.scan.often: unknown key",
     _source(
         "type: minio\n    auth: none\n    buckets: []"
     ): "sources.yaml:6: sources.one.buckets: must hold at least one",

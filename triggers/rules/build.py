@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from wcmatch import glob
 
+from triggers.quantities import duration, size
 from triggers.rules.expression import Expression, ExpressionError
 from triggers.rules.grammar import FILTERS, SPANS, Defaults, LimitsShape, LookupShape, RuleShape, RunShape, TriggerShape
 from triggers.rules.model import (
@@ -34,7 +35,6 @@ from triggers.rules.model import (
     WhenBusy,
 )
 from triggers.rules.place import Place, instead_of, listed
-from triggers.rules.quantities import duration, size
 from triggers.rules.template import Template, expressions_in, parse_value
 from triggers.secretref import SecretReference, complaint
 

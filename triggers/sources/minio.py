@@ -2,22 +2,25 @@
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html, with MinIO's own rules from
 minio/minio@7aac2a2 `cmd/event-notification.go`. Also where an object that was *found* becomes the event that its
-notification would have made: `object_event`, for `kfp-triggers fire` and the reconciling scan.
+notification would have made: `object_event`, for `kfp-triggers fire` and the reconciling scan; and that notification:
+`told_anew`.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote_plus, unquote_plus
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from triggers.errors import NotUnderstood
-from triggers.event import Delivery, Event, Reading, key_of
+from triggers.event import Delivery, Event, Reading, key_of, rfc3339
 from triggers.payload import clean, json_object, mapping, moment, sequence, text, text_map, token, whole
+from triggers.quantities import duration
 from triggers.reason import Reason
 from triggers.signature import check_bearer
 from triggers.source import STRICT, Auth, SourceType, ignored, quarantined, schema
@@ -59,12 +62,36 @@ _SAME_MOMENT = timedelta(days=1)
 _META = "x-amz-meta-"
 
 
+def _every(given: Any) -> timedelta:
+    if not isinstance(given, str):
+        raise ValueError("must be a time such as `5m`")
+    return duration(given)
+
+
+def _scan(given: Any) -> Any:
+    if given == "off":
+        return None
+    if not isinstance(given, dict):
+        raise ValueError("must be `off`, or a mapping such as {every: 5m}")
+    return given
+
+
+class Scan(BaseModel):
+    """How what no notification told of is looked for."""
+
+    model_config = STRICT
+
+    every: Annotated[timedelta, BeforeValidator(_every)] = timedelta(minutes=5)
+    prefix: Annotated[str, Field(max_length=1024)] = ""  #: only of keys that begin so
+
+
 class Config(BaseModel):
     """`type: minio`."""
 
     model_config = STRICT
 
     buckets: Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]], Field(min_length=1)]
+    scan: Annotated[Scan | None, BeforeValidator(_scan)] = Scan()  #: None: `off`
     auth: Auth = None
 
 
@@ -130,6 +157,27 @@ def object_event(
         metadata={_bare(clean(name)): clean(value) for name, value in metadata.items()},
     )
     return _created(found, _to_millisecond(last_modified))
+
+
+def told_anew(events: Sequence[Event]) -> bytes:
+    """The notification that should have come, of events that `object_event` made: `read` makes the same ones of it."""
+    name = "s3:ObjectCreated:Found"
+    return json.dumps({"EventName": name, "Records": [_record(name, one) for one in events]}).encode()
+
+
+def _record(name: str, found: Event) -> dict[str, Any]:
+    data = found.data
+    told = {
+        "key": quote_plus(data["key"]),
+        "size": data["size"],
+        "eTag": data["etag"],
+        "versionId": data["version_id"],
+        "contentType": data["content_type"],
+        "userMetadata": {f"X-Amz-Meta-{word}": value for word, value in data["metadata"].items()},
+        "sequencer": f"{(found.time - _EPOCH) // _MILLISECOND * 10**6:X}",
+    }
+    s3 = {"bucket": {"name": data["bucket"]}, "object": told}
+    return {"eventName": name, "eventTime": rfc3339(found.time), "s3": s3}
 
 
 def _event(config: Config, delivery: Delivery, record: Any, place: tuple[str, int]) -> Event:

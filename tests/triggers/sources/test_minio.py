@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from triggers.errors import NotAuthentic, NotUnderstood
 from triggers.event import Delivery, Event, Reading, Verdict
@@ -75,6 +77,26 @@ def _record(name: str = "s3:ObjectCreated:Put", **told: Any) -> dict[str, Any]:
 
 def _body(*records: Any) -> str:
     return json.dumps({"Records": records})
+
+
+@given(
+    key=st.text(min_size=1, max_size=300),
+    version_id=st.sampled_from(["", "e6dc79b8"]),
+    size=st.integers(0, 2**50),
+    nanoseconds=st.integers(10**18, 2 * 10**18),
+    content_type=st.text(max_size=20),
+    metadata=st.dictionaries(st.text(max_size=9).map(str.lower), st.text(max_size=9), max_size=3),
+)
+def test_what_is_told_anew_is_read_as_what_was_found(nanoseconds: int, metadata: dict[str, str], **facts: Any) -> None:
+    modified = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=nanoseconds // 1000)
+    try:
+        found = _found(last_modified=modified, metadata=metadata, **facts)
+    except NotUnderstood:
+        return
+    body = minio.told_anew([found, _found()])
+    delivery = Delivery(source="uploads", headers={}, body=body, received_at=modified)
+    read = minio.read(minio.Config(buckets=["user-ids"], auth="none"), delivery)
+    assert list(read.events) == [found, _found()]
 
 
 @pytest.mark.parametrize("case", LISTED)

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from triggers.rules.quantities import duration, size
+from triggers.quantities import duration, size
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Times and sizes as people write them: `6h`, `1h30m`, `5GiB`.
 
-Called by `compile` on `cooldown`, `time_limit` and `at_most`. Raises ValueError with what to write instead.
+Called for rules, settings and sources. Raises ValueError with what to write instead.
 """
 
 import re
