@@ -11,7 +11,7 @@ BIN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo demo-loop test faults mutants test-kfp bench-kfp bench-inference soak image lint fmt clean
+.PHONY: help setup parts demo demo-loop test faults fuzz mutants test-kfp bench-kfp bench-inference soak image lint fmt clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,18 +39,22 @@ demo-loop: parts  ## weeks in minutes: drift, alert, retraining, promotion, and 
 	@$(BIN)/python deploy/loop/loop.py $(if $(SEED),--seeds $(SEED)) \
 	$(if $(DRIFT),--drift $(DRIFT)) $(if $(WEEKS),--weeks $(WEEKS)) $(if $(OUT),--out $(OUT)) $(if $(STAY),--stay)
 
-test: parts lint  ## everything that CI runs
-	env -u KFP_ENDPOINT $(BIN)/pytest
+test: parts lint  ## everything that CI runs, in JOBS=3 processes
+	env -u KFP_ENDPOINT $(BIN)/pytest -n $(or $(JOBS),3)
 
-faults: parts  ## every row of the fault matrix, with a report: SEED=… REPORT=FILE
-	$(BIN)/pytest tests/faults -m faults $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+faults: parts  ## every row of the fault matrix, with a report: STORE=sqlite|postgres SEED=… REPORT=FILE
+	$(BIN)/pytest tests/faults -m faults --store $(or $(STORE),sqlite) $(if $(SEED),--seed $(SEED)) \
+	$(if $(REPORT),--report $(REPORT))
 
-mutants: parts  ## ten seeded bugs, each of which the suite must notice
+fuzz: parts  ## anything at the API and at each source's parser, for as long as you like: MINUTES=10 SEED=…
+	$(BIN)/pytest tests/fuzz -s -q --fuzz-minutes $(or $(MINUTES),10) $(if $(SEED),--fuzz-seed $(SEED))
+
+mutants: parts  ## seeded bugs, each of which the suite must notice
 	$(BIN)/python tests/mutants/mutants.py
 
-soak: parts  ## traffic of all sources while processes are killed at random: MINUTES=30 SEED=1 STORE=sqlite|postgres
+soak: parts  ## traffic of all sources while parts are killed at random: MINUTES=30 SEED=1 STORE=sqlite|postgres JSON=FILE
 	@PYTHONPATH=.:tests:deploy/demo $(BIN)/python tests/soak/soak.py $(if $(MINUTES),--minutes $(MINUTES)) \
-	$(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
+	$(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(if $(JSON),--json $(JSON))
 
 test-kfp: setup  ## what we need of a KFP API server, tried on one: ENDPOINT=http://… [NAMESPACE= TOKEN_FILE= CA_FILE= IMAGE= WAIT=]
 	@test -n "$(ENDPOINT)" || { echo "say which server: make test-kfp ENDPOINT=http://…"; exit 2; }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import postgres
 import pytest
+from hypothesis import settings
 from sidebyside import (  # noqa: F401  # hooks: pytest looks for them here
     pytest_collection_modifyitems,
     pytest_configure,
@@ -17,6 +18,8 @@ from sidebyside import (  # noqa: F401  # hooks: pytest looks for them here
 
 with contextlib.suppress(ImportError):
     import pysqlite3  # noqa: F401  # before a test loads TensorFlow, whose library would lend it an older SQLite
+
+settings.register_profile("long", max_examples=1_000, stateful_step_count=60)  # --hypothesis-profile=long
 
 for _name in [name for name in os.environ if name.startswith(("KFP_TRIGGERS_", "AWS_", "MLFLOW_", "FEAST_", "S3_"))]:
     del os.environ[_name]
