@@ -38,7 +38,11 @@ def accept(connection: Connection, arrival: Arrival) -> Accepted:
     delivery_id, received_at = str(ULID()), micros(arrival.delivery.received_at)
     if known := tombstones.known(connection, source, tombstones.TRANSPORT, reading.transport_key, received_at):
         return Accepted(delivery_id=known.id, event_ids=known.event_ids, new_event_ids=())
-    placed = [place(connection, source, item, received_at) for item in reading.events]
+    placed: list[tuple[str, str]] = []
+    told: dict[str, tuple[str, str]] = {}  # one body may tell of a thing twice
+    for item in reading.events:
+        found = place(connection, source, item, received_at)
+        placed.append(told.setdefault(found[1] or found[0], found))
     connection.execute(
         insert(connection, delivery).values(
             id=delivery_id,
