@@ -58,11 +58,13 @@ class StoreClock:
         wall, kept = _wall(), self._read()
         if kept is None:
             return self._begun(wall)
+        if kept != self._offset:  # our first look, or another process has moved it
+            return kept
         apart = wall - kept
         if (abs(apart) > 10 * NEAR) is not self._apart:
             self._apart = not self._apart
             logger.warning("wall_clock_was_set" if self._apart else "wall_clock_is_followed", seconds=round(apart, 1))
-        if kept != self._offset or abs(apart) <= NEAR:
+        if abs(apart) <= NEAR:
             return kept
         step = SLEW * min(took, PAUSE)
         return self._moved(kept, kept + max(-step, min(step, apart)))

@@ -1,12 +1,13 @@
 """Real processes of the service in a tenth of a second: `python mother.py`, orders on stdin, answers on stdout.
 
-Imports everything once and forks for each `{"argv", "env", "log"}` a process that runs that very command line. Killed
-children are reaped here: `{"wait": pid}` answers with how it ended. All of them end with the mother.
+Imports everything once and forks for each `{"argv", "env", "log", "limits"}` a process that runs that very command
+line. Killed children are reaped here: `{"wait": pid}` answers with how it ended. All of them end with the mother.
 """
 
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -45,6 +46,8 @@ def born(order: dict[str, Any]) -> int:
     for theirs, ours in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(theirs, ours)
     os.environ.update(order["env"])
+    for name, limit in order["limits"].items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     sys.argv = ["kfp-triggers", *order["argv"]]
     status = 1
     try:

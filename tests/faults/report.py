@@ -26,8 +26,8 @@ class Account:
 class Report:
     """A plug-in of pytest."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, store: str) -> None:
+        self.seed, self.store = seed, store
         self.file: Path | None = None
         self._accounts: dict[str, Account] = {}
         self._outcomes: dict[str, tuple[str, str]] = {}
@@ -55,7 +55,11 @@ class Report:
 
     def table(self) -> str:
         """Markdown; the tests of a fault's row together."""
-        lines = [f"Faults, seed {self.seed}", "", "| fault | tries | lost | twice | seconds to recover | outcome |"]
+        lines = [
+            f"Faults on {self.store}, seed {self.seed}",
+            "",
+            "| fault | tries | lost | twice | seconds to recover | outcome |",
+        ]
         lines.append("| --- | --- | --- | --- | --- | --- |")
         rows: dict[str, list[str]] = {}
         for node in self._outcomes:

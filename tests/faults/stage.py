@@ -8,17 +8,19 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 from kfpserver import Stub
 from kfpworld import SCORING
 from world import TOKEN, notification
@@ -31,7 +33,6 @@ from service.store.migrate import upgrade
 ROOT = Path(__file__).parents[2]
 PACE = {"lease": 1.5, "sweep": 0.2, "takeover": 0.2, "settle": 3.5, "watch": 0.1, "reload": 0.1}
 TIMEOUT = 1.0  #: of a call to the KFP API server; settle is at least the lease and twice this
-BOUND = PACE["lease"] + PACE["sweep"] + 5  #: seconds in which work resumes
 PATIENCE = 30.0  #: seconds until a test gives up: CI is slow
 AUTH = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
 SOURCES = """
@@ -47,12 +48,14 @@ RULE = """
 
 
 class Mother:
-    """Forks processes of the service (see `mother.py`); one for a session."""
+    """Forks processes of the service (see `mother.py`), of this tree or another one; one for a session."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path = ROOT, **env: str) -> None:
         argv = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("mother.py"))]
-        env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        told = {"PYTHONPATH": f"{root}{os.pathsep}{ROOT / 'tests'}", "MLFLOW_DISABLE_TELEMETRY": "true"} | env
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **told}, cwd=root
+        )
         assert self._answer() == "ready"
 
     def _answer(self) -> Any:
@@ -117,17 +120,19 @@ class Stage:
         """Put these in force; the running API takes them up."""
         self.write("rules/rules.yaml", "apiVersion: kfp-triggers/v1\nrules:" + "".join(rules or (RULE,)))
 
-    def start(self, *argv: str, failpoint: str = "", **env: str) -> Child:
-        """A process of this command line, armed if a failpoint is named."""
+    def start(self, *argv: str, failpoint: str = "", limits: Mapping[str, int] | None = None, **env: str) -> Child:
+        """A process of this command line, armed if a failpoint is named; `limits` as `resource` calls them."""
         log = self.home / "data" / f"{argv[0]}-{len(self.children)}.log"
+        log.touch()
         wanted = {"KFP_TRIGGERS_HOME": str(self.home), "KFP_TRIGGERS_FAILPOINT": failpoint, **env}
-        child = Child(self.mother, self.mother.ask(argv=argv, env=wanted, log=str(log)), log)
+        born = self.mother.ask(argv=argv, env=wanted, log=str(log), limits=dict(limits or {}))
+        child = Child(self.mother, born, log)
         self.children.append(child)
         return child
 
-    def api(self, failpoint: str = "", **env: str) -> Child:
+    def api(self, failpoint: str = "", limits: Mapping[str, int] | None = None, **env: str) -> Child:
         """The API, listening."""
-        child = self.start("api", failpoint=failpoint, **env)
+        child = self.start("api", failpoint=failpoint, limits=limits, **env)
         until(lambda: listens(self.port) or child.ended(within=0) is not None, what="the API listens")
         return child
 
@@ -138,10 +143,10 @@ class Stage:
         assert status is not None
         return status, child.log.read_text()
 
-    def post(self, body: bytes, source: str = "uploads", headers: Mapping[str, str] = AUTH) -> int:
+    def post(self, body: bytes, source: str = "uploads", headers: Mapping[str, str] = AUTH, port: int = 0) -> int:
         """The answer to a delivery; 0 when there is none."""
         try:
-            url = f"http://127.0.0.1:{self.port}/hooks/{source}"
+            url = f"http://127.0.0.1:{port or self.port}/hooks/{source}"
             return httpx.post(url, content=body, headers=dict(headers), timeout=20).status_code
         except httpx.TransportError:
             return 0
@@ -159,6 +164,20 @@ class Stage:
         body = body or self.body()
         until(lambda: self.post(body) in {200, 202}, within, what="the delivery is taken")
         return body
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The store's tables, by another program that writes for long."""
+        if self.settings.store.url.startswith("sqlite"):
+            with closing(sqlite3.connect(self.settings.store.url.removeprefix("sqlite:///"))) as other:
+                other.isolation_level = None
+                other.execute("begin exclusive")
+                yield
+        else:
+            with psycopg.connect(self.settings.store.url) as other:
+                other.execute("lock table delivery, event, run, lease")
+                yield
+                other.rollback()
 
     @contextmanager
     def store(self) -> Iterator[Store]:
@@ -202,15 +221,15 @@ class Stage:
                 child.kill()
 
 
-def staged(folder: Path, stub: Stub, mother: Mother, template: Path, **env: str) -> Stage:
-    """A home beside the stub, with the store of the template."""
+def staged(folder: Path, stub: Stub, mother: Mother, template: Path, store_url: str = "") -> Stage:
+    """A home beside the stub, with the store of the template, or another one."""
     home = folder / f"home-{uuid.uuid4().hex[:8]}"
     shutil.copytree(template, home)
     port = free_port()
     told = {"endpoint": stub.url, "timeout": TIMEOUT, "rate": 0, "polls": 6000}
     lines = ["[pace]", *(f"{name} = {value}" for name, value in PACE.items()), "[backends.default]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in told.items()]
-    lines += ["[api]", f"port = {port}", "[log]", 'format = "json"']
+    lines += ["[api]", f"port = {port}", "[log]", 'format = "json"', "[store]", f'url = "{store_url}"']
     (home / "settings.toml").write_text("\n".join(lines) + "\n")
     stage = Stage(home, stub, mother, port, load(home))
     stage.rules()
@@ -240,11 +259,22 @@ def push(stub: Stub) -> None:
 
 def until(true: Callable[[], Any], within: float = PATIENCE, what: str | Callable[[], str] = "it comes true") -> Any:
     """Wait; what it said."""
-    deadline = time.monotonic() + within
+    began = time.monotonic()
     while not (found := true()):
-        assert time.monotonic() < deadline, f"not within {within} s: {what if isinstance(what, str) else what()}"
+        seconds = time.monotonic() - began
+        assert seconds < within * crowd(), f"not within {seconds:.0f} s: {what if isinstance(what, str) else what()}"
         time.sleep(0.03)
     return found
+
+
+def bound(more: float = 0.0) -> float:
+    """Seconds in which work resumes: lease, sweep and 5 s, these on a machine whose processors nobody else wants."""
+    return PACE["lease"] + PACE["sweep"] + 5 * crowd() + more
+
+
+def crowd() -> float:
+    """How many want a processor at once; 1 where there are enough."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def listens(port: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from faults.report import Account
-from faults.stage import BOUND, PACE, Stage, until
+from faults.stage import PACE, Stage, bound, until
 
 from service.lifecycle import State
 from triggers.reason import Reason
@@ -76,7 +76,7 @@ def test_F19_a_list_that_cannot_be_trusted_sends_nothing_again(  # noqa: N802
     stage.api()
     stage.deliver()
     account.recovered(stage.settled(1, within=60))
-    assert account.seconds[-1] <= BOUND + 2 * PACE["settle"]
+    assert account.seconds[-1] <= bound(2 * PACE["settle"])
     with stage.store() as store:
         assert Reason.ADOPTED in {move.reason for move in store.runs.transitions(stage.runs()[0].run_key)}
 
@@ -124,11 +124,12 @@ def test_F27_an_orderly_end_under_load_loses_nothing(stage: Stage, account: Acco
 
     def send() -> None:
         while not over.is_set():
-            keys.append(f"{stage.home.name}/{threading.get_ident()}-{time.monotonic_ns()}.csv")
-            body, left = stage.body(keys[-1]), True
-            while left:
-                answers.append(stage.post(body))
-                left = answers[-1] not in {200, 202}
+            key, answer = f"{stage.home.name}/{threading.get_ident()}-{time.monotonic_ns()}.csv", 0
+            keys.append(key)
+            body = stage.body(key)
+            while answer not in {200, 202}:
+                answer = stage.post(body)
+                answers.append(answer)
 
     senders = [threading.Thread(target=send) for _ in range(3)]
     for sender in senders:

@@ -14,11 +14,11 @@ import httpx
 import pytest
 from faults.redisserver import Redis
 from faults.report import Account
-from faults.stage import BOUND, PACE, PATIENCE, Child, Stage, until
+from faults.stage import PACE, PATIENCE, Child, Stage, bound, until
 from pydantic import SecretStr
 
 from service.broker import CeleryBell, celery_app
-from service.settings import BrokerSettings
+from service.settings import BrokerSettings, PaceSettings
 
 pytestmark = pytest.mark.faults
 quick = pytest.mark.quick
@@ -66,7 +66,7 @@ def test_F09_without_redis_events_are_taken_and_run(stage: Stage, redis: Redis, 
     worker(stage, redis)
     assert max(answered(stage) for _ in range(3)) < 5
     account.recovered(stage.settled(3))
-    assert max(account.seconds) <= BOUND
+    assert max(account.seconds) <= bound()
     redis.start()
     stage.deliver()
     account.recovered(stage.settled(4))
@@ -84,7 +84,7 @@ def test_F10_redis_dies_with_tasks_in_flight(stage: Stage, redis: Redis, account
         time.sleep(0.2)
         redis.start()
         account.recovered(stage.settled(3 * turn))
-        assert account.seconds[-1] <= BOUND
+        assert account.seconds[-1] <= bound()
 
 
 @quick
@@ -96,7 +96,7 @@ def test_F11_redis_forgets_and_old_messages_come_back(stage: Stage, redis: Redis
         redis.says("FLUSHALL")
     worker(stage, redis)
     account.recovered(stage.settled(4))
-    assert account.seconds[-1] <= BOUND
+    assert account.seconds[-1] <= bound()
     runs = stage.runs()
     old = [("events.decide", run.event_id) for run in runs] + [("runs.submit", run.run_key) for run in runs]
     ring(redis, *old, *old, ("runs.submit", "no-such-run"), ("events.decide", "no-such-event"))
@@ -114,7 +114,7 @@ def test_F12_redis_is_a_black_hole(stage: Stage, redis: Redis, account: Account)
     try:
         assert max(answered(stage) for _ in range(5)) < 5
         account.recovered(stage.settled(6))
-        assert account.seconds[-1] <= BOUND
+        assert account.seconds[-1] <= bound()
     finally:
         redis.signal(signal.SIGCONT)
     began = time.monotonic()
@@ -136,7 +136,29 @@ def test_F13_a_worker_dies_in_the_middle_of_a_submission(  # noqa: N802
     until(lambda: dying.ended(within=0) is not None or any(run.recorded_at for run in stage.runs()), what="it is done")
     worker(stage, redis)
     account.recovered(stage.settled(1))
-    assert account.seconds[-1] <= BOUND + PACE["settle"]
+    assert account.seconds[-1] <= bound(PACE["settle"])
+
+
+@pytest.mark.parametrize("point", ["event.claimed", "run.after_post"])
+def test_F13_at_the_default_pace_its_work_is_resumed_within_forty_seconds(  # noqa: N802
+    stage: Stage, redis: Redis, account: Account, point: str
+) -> None:
+    """Lease 30 s, sweep 5 s: nothing of the pace is scaled down."""
+    redis.start()
+    default = {name.upper(): str(field.default) for name, field in PaceSettings.model_fields.items()}
+    pace = {f"KFP_TRIGGERS_PACE__{name}": value for name, value in default.items()}
+    broker = {"KFP_TRIGGERS_BROKER__URL": redis.url}
+    stage.api(**broker, **pace)
+    dying = stage.start("worker", failpoint=f"{point}=kill", **broker, **pace)
+    until(lambda: "ready" in dying.log.read_text(), what="the worker listens")
+    stage.deliver()
+    until(lambda: dying.ended(within=0) is not None, what="it dies")
+    assert dying.status == -signal.SIGKILL
+    died = time.monotonic()
+    stage.start("worker", **broker, **pace)
+    stage.settled(1, within=100)
+    account.recovered(time.monotonic() - died)
+    assert account.seconds[-1] <= 30 + 5 + bound() - PACE["lease"] - PACE["sweep"]
 
 
 def test_F14_every_process_dies_in_the_middle_of_a_submission(  # noqa: N802
@@ -153,7 +175,7 @@ def test_F14_every_process_dies_in_the_middle_of_a_submission(  # noqa: N802
                 one.kill()
         both = [api(stage, redis), worker(stage, redis)]
         account.recovered(stage.settled(turn))
-        assert account.seconds[-1] <= BOUND + PACE["settle"]
+        assert account.seconds[-1] <= bound(PACE["settle"])
         for one in both:
             one.kill()
 
@@ -167,7 +189,7 @@ def test_F15_a_worker_that_slept_past_its_lease_sends_nothing(  # noqa: N802
     api(stage, redis)
     stage.deliver()
     account.recovered(stage.settled(1))
-    assert account.seconds[-1] <= BOUND + PACE["settle"]
+    assert account.seconds[-1] <= bound(PACE["settle"])
     time.sleep(SLEEP)  # it wakes, and finds its claim gone
     assert asleep.ended(within=0) is None
     stage.settled(1)

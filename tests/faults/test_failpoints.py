@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from codehosts import REPOSITORY, TOKENS, Host, hosted
-from faults.stage import BOUND, PACE, ROOT, RULE, SOURCES, Stage, until
+from faults.stage import PACE, ROOT, RULE, SOURCES, Stage, bound, until
 
 from service import failpoints
 from service.errors import Refused
@@ -285,6 +285,8 @@ def test_it_acts_on_the_pass_that_is_meant_and_on_no_other() -> None:
         arm({})
 
 
+@pytest.mark.faults
+@pytest.mark.quick
 @pytest.mark.parametrize("point", sorted(POINTS))
 def test_killed_at_a_point_nothing_is_lost_and_nothing_is_twice(stage: Stage, point: str) -> None:
     play = PLAYS[point]()
@@ -301,4 +303,4 @@ def test_killed_at_a_point_nothing_is_lost_and_nothing_is_twice(stage: Stage, po
         seconds = stage.settled(play.keys)
         play.check(stage)
     assert {run.state for run in stage.runs()} <= TERMINAL
-    assert seconds <= BOUND + (PACE["settle"] if point in UNCLEAR else 0)
+    assert seconds <= bound(PACE["settle"] if point in UNCLEAR else 0)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 from faults.report import Account
-from faults.stage import BOUND, PACE, RULE, Stage, until
+from faults.stage import PACE, RULE, Stage, bound, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.quick]
 POISON = {
@@ -22,7 +22,7 @@ def test_F17_a_run_whose_answer_is_lost_is_adopted(stage: Stage, account: Accoun
     stage.api()
     stage.deliver()
     account.recovered(stage.settled(1))
-    assert max(account.seconds) <= BOUND + PACE["settle"]
+    assert max(account.seconds) <= bound(PACE["settle"])
 
 
 @pytest.mark.parametrize("name", POISON)

@@ -43,14 +43,28 @@ def needs_strace() -> None:
         pytest.skip(f"strace may not trace here: {probe.stderr.strip()[-200:]}")
 
 
+def needs_to_trace_others() -> None:
+    """Skip where only root may trace what is neither its child nor says so, as PostgreSQL does not."""
+    needs_strace()
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    if os.geteuid() != 0 and scope.exists() and scope.read_text().strip() != "0":
+        pytest.skip("only root may trace PostgreSQL here: /proc/sys/kernel/yama/ptrace_scope")
+
+
 @contextmanager
 def straced(child: Child, *args: str) -> Iterator[Path]:
     """Attached to every thread of it, and let go again: the log. `inject=…` goes with `args`."""
-    log = child.log.with_suffix(".strace")
-    argv = ["strace", "-f", "-y", "-s", "8192", "-o", str(log), *args, "-p", str(child.pid)]
+    with traced(child.log.with_suffix(".strace"), [child.pid], *args) as log:
+        yield log
+
+
+@contextmanager
+def traced(log: Path, pids: Sequence[int], *args: str) -> Iterator[Path]:
+    """The same of several processes, and of those that they make."""
+    argv = ["strace", "-f", "-y", "-s", "8192", "-o", str(log), *args, *(f"-p{pid}" for pid in pids)]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as strace:
         try:
-            until(lambda: _traced(child.pid) or strace.poll() is not None, what="strace is attached")
+            until(lambda: all(map(_traced, pids)) or strace.poll() is not None, what="strace is attached")
             assert strace.poll() is None, f"strace ended with {strace.returncode}: {' '.join(argv)}"
             yield log
         finally:
@@ -68,8 +82,10 @@ def _let_go(strace: "subprocess.Popen[bytes]") -> None:
 
 
 def _traced(pid: int) -> bool:
-    tasks = list(Path(f"/proc/{pid}/task").iterdir())
-    return all(re.search(r"^TracerPid:\t[1-9]", (task / "status").read_text(), re.MULTILINE) for task in tasks)
+    with contextlib.suppress(FileNotFoundError):  # it ended meanwhile: nothing to attach to
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return all(re.search(r"^TracerPid:\t[1-9]", (task / "status").read_text(), re.MULTILINE) for task in tasks)
+    return True
 
 
 def calls(log: Path) -> Sequence[Call]:
