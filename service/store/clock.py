@@ -3,8 +3,9 @@
 Who holds a lease writes down until when, and another one reads it: both must go by one clock. On PostgreSQL it is the
 server's. On SQLite, whose processes share a machine, it is the time since that machine's boot plus an offset that the
 store keeps. A wall clock that is set changes nothing at once: it is followed by a tenth of the time that passes, so
-that no lease and no settle time is over early. Where Linux's boot clock is missing it is the wall clock. Made by
-`service.wiring`, looked at by `service.duties`.
+that no lease and no settle time is over early. Only who starts while nobody is at work goes by a wall clock that is
+ahead: a machine that was set right after its boot, or slept as a whole, would not get there for long. Where Linux's
+boot clock is missing it is the wall clock. Made by `service.wiring`, looked at by `service.duties`.
 """
 
 import time
@@ -33,6 +34,8 @@ class StoreClock:
         self._boot = BOOT.read_text().strip() if BOOT.exists() else ""
         self._offset, self._looked, self._apart = _wall(), _steady(), False
         self.look()
+        if self._boot and _wall() - self._offset > 10 * NEAR and self._nobody_is_at_work():
+            self._offset = self._moved(self._offset, _wall())
 
     def now(self) -> datetime:
         """Aware, UTC."""
@@ -88,10 +91,20 @@ class StoreClock:
         found = self._read()
         return wall if found is None else found
 
+    def _nobody_is_at_work(self) -> bool:
+        """No duty's lease is in force: whoever works holds one, or has just died."""
+        others = select(lease.c.name).where(lease.c.name != NAME, lease.c.until > round(self.now().timestamp() * 1e6))
+        with self._database.read() as connection:
+            return self._database.ahead(self.now()) is None and connection.execute(others.limit(1)).first() is None
+
     def _moved(self, before: float, after: float) -> float:
+        """The new offset; the old one where another process was first, or the store is busy."""
         ours = update(lease).where(lease.c.name == NAME, lease.c.until == round(before * 1e6))
-        with self._database.write() as connection:
-            changed = connection.execute(ours.values(until=round(after * 1e6))).rowcount
+        try:
+            with self._database.write() as connection:
+                changed = connection.execute(ours.values(until=round(after * 1e6))).rowcount
+        except Temporary:
+            return before
         return round(after * 1e6) / 1e6 if changed else before
 
 

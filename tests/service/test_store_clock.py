@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from service.ledger import Claim
 from service.settings import StoreSettings
 from service.store import Store, migrate
 from service.store import clock as module
@@ -30,11 +31,30 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return by
 
 
+def work(store: Store, clock: StoreClock) -> None:
+    """A process has a duty."""
+    now = clock.now()
+    assert store.leases.take("sweep", Claim(holder="one", now=now, until=now + 30 * SECOND))
+
+
+@pytest.mark.parametrize("off", [172_800.0, -3600.0])
+def test_who_starts_while_nobody_is_at_work_goes_by_a_wall_clock_that_is_ahead(
+    store: Store, shifted: list[float], off: float
+) -> None:
+    before = StoreClock(store.database)
+    if store.database.ahead(before.now()) is not None:
+        pytest.skip("the server's clock is followed, and no wall clock")
+    shifted[0] = off
+    after = StoreClock(store.database)
+    assert abs((after.now() - before.now()).total_seconds() - max(0.0, off)) < 1
+
+
 @pytest.mark.parametrize("off", [172_800.0, -3600.0])
 def test_a_wall_clock_that_is_set_changes_nothing_for_who_runs_and_who_comes(
     store: Store, shifted: list[float], off: float
 ) -> None:
     before = StoreClock(store.database)
+    work(store, before)
     shifted[0] = off
     after = StoreClock(store.database)
     assert abs(after.now() - before.now()) < SECOND
