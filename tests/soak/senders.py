@@ -1,52 +1,67 @@
 """Who tells the service of things during a soak, each as its kind does: again and again until it gets a 2xx.
 
-Every thing that a sender was promised is noted (`promised`), by the subject of its event: that is what must have come
-to exactly one run in the end. Objects go to a real MinIO, which tells of them itself. Used by `soak`.
+Every thing that a sender was promised is noted with the moment (`promised`), by its word: that is what must have come
+to exactly one run in the end. Objects go to a real MinIO and alerts to a real Alertmanager, which tell of them
+themselves; `git push` goes to a real repository with the hook that we ship. Used by `soak`.
 """
 
 import contextlib
-import hashlib
-import hmac
 import io
 import itertools
-import json
 import random
+import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import urllib3
+from kinds import BUCKET, HOOKS, KINDS, REPOSITORY, alert
+from minio import Minio
+from scene import git, run
 
-from service.buckets import client
 from service.embedded import S3
 
-BUCKET, REPOSITORY = "inbox", "acme/model"
 AGAIN = 0.3  #: seconds until a sender that was not answered 2xx tries again
 TWICE = 0.1  #: of all deliveries come twice, as if the first answer had been lost
+FIRES = 60.0  #: seconds that an alert lasts: Alertmanager keeps what fires in memory only, and is killed
+TELLS = 2.0  #: seconds after which Alertmanager is told again of all that fires
+HOOK = Path(__file__).parents[2] / "deploy" / "git" / "post-receive"
+
+Wait = Callable[[int], bool]  #: until it is a number's turn; False when there are to be no more
 
 
 @dataclass
 class Senders:
     """All kinds, at a rate of so many things a second together."""
 
-    hooks: Callable[[str], str]  #: a source's address; a balancer before several APIs would choose another each time
+    apis: Sequence[str]  #: a balancer before several would choose another each time
     s3: S3
+    alertmanager: str
+    folder: Path  #: for repositories
     secret: bytes
     rate: float
     seed: int
-    promised: set[str] = field(default_factory=set)  #: subjects
+    promised: dict[str, float] = field(default_factory=dict)  #: when, by word; in seconds since 1970
+    kinds: dict[str, str] = field(default_factory=dict)  #: of the words
     tries: int = 0  #: that were not answered 2xx
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
-        """One thread a kind; objects are half of everything."""
-        for place, (share, send) in enumerate([(0.5, self._object), (0.25, self._push), (0.25, self._alert)]):
-            arguments = (send, self.rate * share, random.Random(f"{self.seed}/{place}"))
-            self._threads.append(threading.Thread(target=self._keep_on, args=arguments, daemon=True))
+        """One thread a kind."""
+        own = {"minio": self._objects, "alertmanager": self._alerts, "git": self._pushes}
+        self._threads = [
+            threading.Thread(
+                target=own.get(name, self._hooks), args=(name, self._turns(KINDS[name].share)), daemon=True
+            )
+            for name in KINDS
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -56,63 +71,97 @@ class Senders:
         for thread in self._threads:
             thread.join()
 
-    def _keep_on(
-        self, send: Callable[[int, random.Random, httpx.Client], str], rate: float, dice: random.Random
-    ) -> None:
-        began = time.monotonic()
-        with httpx.Client(timeout=10) as http:
-            for number in itertools.count():
-                if self._over.wait(max(0.0, began + number / rate - time.monotonic())):
-                    return
-                self.promised.add(send(number, dice, http))
+    def _turns(self, share: float) -> Wait:
+        began, rate = time.monotonic(), self.rate * share
+        return lambda number: not self._over.wait(max(0.0, began + number / rate - time.monotonic()))
 
-    def _object(self, number: int, dice: random.Random, http: httpx.Client) -> str:
-        key, content = f"{number % 50:02}/{number}.csv", b"user_id\n1\n" * dice.randrange(1, 20)
-        while True:  # until MinIO has it: from then on it is MinIO who must tell
+    def _promise(self, kind: str, word: str) -> None:
+        self.kinds[word], self.promised[word] = kind, time.time()
+
+    def _again(self) -> None:
+        self.tries += 1
+        time.sleep(AGAIN)
+
+    def _objects(self, kind: str, turn: Wait) -> None:
+        """Until MinIO has it: from then on it is MinIO who must tell. Each try is another object."""
+        dice, where = random.Random(f"{self.seed}/{kind}"), urlsplit(self.s3.endpoint).netloc
+        # Its own pool tries again unseen, and makes two versions, which are two events.
+        pool = urllib3.PoolManager(retries=False, timeout=10)
+        store = Minio(where, self.s3.access_key, self.s3.secret_key, secure=False, region="us-east-1", http_client=pool)
+        tries, number = itertools.count(), 0
+        while turn(number):
+            key, content = f"{number % 50:02}/{number}-{next(tries)}.csv", b"user_id\n1\n" * dice.randrange(1, 20)
             try:
-                client(self.s3).put_object(BUCKET, key, io.BytesIO(content), len(content))
-                return f"s3://{BUCKET}/{key}"
+                store.put_object(BUCKET, key, io.BytesIO(content), len(content))
             except Exception:  # noqa: BLE001  # urllib3's, minio's, a connection's: it was killed
-                self.tries += 1
-                time.sleep(AGAIN)
+                self._again()
+            else:
+                self._promise(kind, f"s3://{BUCKET}/{key}")
+                number += 1
 
-    def _push(self, number: int, dice: random.Random, http: httpx.Client) -> str:
-        shas = [hashlib.sha1(f"{self.seed}/{n}".encode()).hexdigest() for n in (number - 1, number)]  # noqa: S324
-        branch = f"b{number}"
-        body = {
-            "ref": f"refs/heads/{branch}", "before": "0" * 40, "after": shas[1], "forced": False,
-            "repository": {"full_name": REPOSITORY}, "commits": [],
-            "head_commit": {"id": shas[1], "message": f"change {number}", "author": {"name": "ada"}},
-        }  # fmt: skip
-        told = {"X-GitHub-Event": "push", "X-GitHub-Delivery": f"{self.seed}-{number}"}
-        self._deliver("model-repo", body, told, dice, http)
-        return f"{REPOSITORY}@refs/heads/{branch}"
+    def _hooks(self, kind: str, turn: Wait) -> None:
+        dice = random.Random(f"{self.seed}/{kind}")
+        with httpx.Client(timeout=10) as http:
+            for number in itertools.takewhile(turn, itertools.count()):
+                post, left = HOOKS[kind](number, self.seed, self.secret), 2 if dice.random() < TWICE else 1
+                headers = {**post.headers, "Content-Type": "application/json"}
+                while left:
+                    address = f"{dice.choice(self.apis)}/hooks/{kind}"
+                    with contextlib.suppress(httpx.HTTPError):
+                        left -= http.post(address, content=post.body, headers=headers).is_success
+                    if left:
+                        self._again()
+                self._promise(kind, post.word)
 
-    def _alert(self, number: int, dice: random.Random, http: httpx.Client) -> str:
-        fingerprint = hashlib.sha256(f"{self.seed}/{number}".encode()).hexdigest()[:16]
-        alert = {
-            "status": "firing", "labels": {"alertname": "Drift", "number": str(number)}, "annotations": {},
-            "startsAt": datetime.now(UTC).isoformat(), "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "",
-            "fingerprint": fingerprint,
-        }  # fmt: skip
-        body = {
-            "version": "4", "groupKey": f"{{}}:{{number={number}}}", "truncatedAlerts": 0, "status": "firing",
-            "receiver": "soak", "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "externalURL": "",
-            "alerts": [alert],
-        }  # fmt: skip
-        self._deliver("drift", body, {"Authorization": f"Bearer {self.secret.decode()}"}, dice, http)
-        return fingerprint
+    def _pushes(self, kind: str, turn: Wait) -> None:
+        """The hook knows one address, and keeps in its spool what it could not send there."""
+        bare, work = self.folder / "model.git", self.folder / "work"
+        (self.folder / "hook-secret").write_bytes(self.secret)
+        git("init", "--bare", str(bare))
+        git("init", str(work))
+        shutil.copy(HOOK, bare / "hooks" / "post-receive")
+        (bare / "hooks" / "post-receive").chmod(0o755)
+        told = {
+            "url": f"{self.apis[0]}/hooks/{kind}",
+            "repository": REPOSITORY,
+            "secretFile": self.folder / "hook-secret",
+        }
+        for name, value in told.items():
+            git("config", f"kfp-triggers.{name}", str(value), cwd=bare)
+        tree, spool = git("hash-object", "-w", "-t", "tree", "/dev/null", cwd=work).strip(), bare / "kfp-triggers-spool"
+        for number in itertools.takewhile(turn, itertools.count()):
+            sha = git("commit-tree", tree, "-m", f"change {number} of {self.seed}", cwd=work).strip()
+            git("push", "--quiet", "--force", str(bare), f"{sha}:refs/heads/b{number % 3}", cwd=work)
+            self._promise(kind, sha)
+        while any(spool.glob("*.json")):  # what cron would do
+            run(str(bare / "hooks" / "post-receive"), "--drain", str(bare))
+            time.sleep(AGAIN)
 
-    def _deliver(
-        self, source: str, told: Any, headers: Mapping[str, str], dice: random.Random, http: httpx.Client
-    ) -> None:
-        body = json.dumps(told).encode()
-        signed = "sha256=" + hmac.new(self.secret, body, hashlib.sha256).hexdigest()
-        more = {**headers, "Content-Type": "application/json", "X-Hub-Signature-256": signed}
-        left = 2 if dice.random() < TWICE else 1
-        while left:
-            with contextlib.suppress(httpx.HTTPError):
-                left -= http.post(self.hooks(source), content=body, headers=more).is_success
-            if left:
-                self.tries += 1
-                time.sleep(AGAIN)
+    def _alerts(self, kind: str, turn: Wait) -> None:
+        """As Prometheus does: what fires is told again and again, and in the end that it does no more."""
+        began, told, number, more = dict[str, datetime](), dict[str, float](), 0, True
+        with httpx.Client(timeout=10) as http:
+            while more or began:
+                until = time.monotonic() + TELLS
+                while more and time.monotonic() < until and (more := turn(number)):
+                    began[f"alert-{self.seed}-{number}"] = datetime.now(UTC)
+                    number += 1
+                over = {word for word, first in told.items() if time.monotonic() - first > FIRES}
+                body = [
+                    alert(word, since, datetime.now(UTC) if word in over else None) for word, since in began.items()
+                ]
+                if not self._took(http, body):
+                    self._again()
+                    continue
+                for word in began.keys() - told.keys():
+                    told[word] = time.monotonic()
+                    self._promise(kind, word)
+                for word in over:
+                    del began[word], told[word]
+                time.sleep(0 if more else TELLS)
+
+    def _took(self, http: httpx.Client, alerts: list[dict[str, Any]]) -> bool:
+        try:
+            return http.post(f"{self.alertmanager}/api/v2/alerts", json=alerts).is_success
+        except httpx.HTTPError:
+            return False

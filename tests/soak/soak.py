@@ -1,9 +1,12 @@
 """`make soak MINUTES=30`: traffic of all sources while processes are killed at random: nothing lost, nothing twice.
 
-Real API, workers, Redis, MinIO, PostgreSQL with STORE=postgres; runs go to the stub KFP API server, a process of its
-own, which counts executions by run key. Every few seconds one of the parts, sometimes all of them, is ended by kill -9
-and started again. A second API and a second worker are never killed: of them the memory is watched, and with the first
-API gone the senders still reach one, as behind a balancer. Exit status 1 when a promise was broken.
+Real API, workers, Redis, MinIO, Alertmanager, and PostgreSQL with STORE=postgres; runs go to the stub KFP API server, a
+process of its own, which counts executions by run key. Every few seconds one of the parts, sometimes all of them, is
+ended by kill -9 and started again. A second API and a second worker are never killed: with the first API gone the
+senders still reach one, as behind a balancer. Memory is measured of these two, for a process that starts anew every
+minute would hide what it loses: their resident size each ten seconds, all that they run included, and after the
+warm-up the median of the first quarter against that of the last. Exit status 1, with the names, when a promise was
+broken, something grew, or there was too little of either events or kills to mean anything.
 """
 
 import argparse
@@ -11,60 +14,44 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import account
 import postgres
 import scene
 from kfpserver import Stub, kfp_stub
-from senders import BUCKET, REPOSITORY, Senders
-from sqlalchemy import select
+from kinds import KINDS, rules_file, sources_file
+from senders import Senders
 
 from service import embedded
-from service.ports import App
+from service.embedded import Grouping
 from service.settings import load
-from service.store.tables import event, run
 from service.supervise import Supervisor
 from service.up import Stack, Wanted, bring_up
 from service.wiring import opened
+from triggers.sources import SOURCES
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a-secret-of-some-length"
-VICTIMS = ("api", "worker", "redis", "minio")
+VICTIMS = ("api", "worker", "redis", "minio", "alertmanager")
+STEADY = ("steady-api", "steady-worker")
 EVERY = 7.5  #: seconds between two kills, on average
 ALL = 0.05  #: of the kills end every victim at once
-RATE = 13.0  #: things a second
+RATE = 10.5  #: things a second
 WARM = 0.15  #: of the time, until memory counts
-FLAT = 20.0  #: MiB that it may grow by afterwards
-DRAIN = 300.0  #: seconds in which everything must have come to its end
-PACE = {"LEASE": "8", "SWEEP": "1", "TAKEOVER": "3", "SETTLE": "20", "WATCH": "1"}
-SOURCES = f"""\
-apiVersion: kfp-triggers/v1
-sources:
-  uploads: {{type: minio, token: {{file: secret}}, buckets: [{BUCKET}]}}
-  model-repo: {{type: github, secrets: [{{file: secret}}], repositories: {{{REPOSITORY}: {{url: "https://git.example/m"}}}}}}
-  drift: {{type: alertmanager, token: {{file: secret}}}}
-"""
-RULE = """\
-  {source}:
-    trigger: {{source: {source}, event: {event}}}
-    run: {{pipeline: echo@v1, params: {{uri: "${{event.subject}}", size: 1}}}}
-"""
-RULES = "apiVersion: kfp-triggers/v1\nrules:\n" + "".join(
-    RULE.format(source=source, event=event)
-    for source, event in (("uploads", "object.created"), ("model-repo", "git.push"), ("drift", "alert.firing"))
-)
+LOOK = 10.0  #: seconds between two looks at it
+PACE = {"LEASE": "8", "SWEEP": "1", "TAKEOVER": "3", "SETTLE": "20", "WATCH": "1", "NOTICE": "3"}
 
 
 @dataclass(frozen=True)
@@ -77,12 +64,19 @@ class Stage:
     apis: list[str]  #: their addresses
     database: postgres.Server | None
 
-    def victims(self) -> dict[str, Callable[[], None]]:
-        """How each part is ended without a word. Who ends PostgreSQL starts it again: it is not the supervisor's."""
-        kills: dict[str, Callable[[], None]] = {name: partial(self.supervisor.kill, name) for name in VICTIMS}
-        return kills | ({"postgres": self._crash} if self.database else {})
+    def victims(self) -> dict[str, Callable[[], bool]]:
+        """How each part is ended without a word; False when it is down. Who ends PostgreSQL starts it again."""
+        kills: dict[str, Callable[[], bool]] = {name: partial(self._killed, name) for name in VICTIMS}
+        return kills | ({"postgres": self._crashed} if self.database else {})
 
-    def _crash(self) -> None:
+    def _killed(self, name: str) -> bool:
+        with contextlib.suppress(OSError):
+            alive = Path(f"/proc/{self.supervisor.pid(name)}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            self.supervisor.kill(name)
+            return alive
+        return False
+
+    def _crashed(self) -> bool:
         assert self.database is not None
         sessions = Path(f"/proc/{self.database.pid}/task/{self.database.pid}/children").read_text().split()
         self.database.stop(signal.SIGKILL)
@@ -91,6 +85,7 @@ class Stage:
                 os.kill(int(pid), signal.SIGKILL)
         time.sleep(0.5)
         self.database.start()
+        return True
 
 
 @contextmanager
@@ -99,7 +94,7 @@ def staged(folder: Path, store: str) -> Iterator[Stage]:
     home = folder / "home"
     (home / "rules").mkdir(parents=True)
     (home / "packages").mkdir()
-    for name, text in (("secret", SECRET), ("sources.yaml", SOURCES), ("rules/soak.yaml", RULES)):
+    for name, text in (("secret", SECRET), ("sources.yaml", sources_file()), ("rules/soak.yaml", rules_file())):
         (home / name).write_text(text)
     with ExitStack() as parts:
         stub = parts.enter_context(kfp_stub(folder, "--pending", "0.2", "--running", "1"))
@@ -114,31 +109,37 @@ def staged(folder: Path, store: str) -> Iterator[Stage]:
         scene.run(sys.executable, "-m", "service.cli", "--home", str(home), "migrate")
         scene.run(sys.executable, "-m", "service.cli", "--home", str(home), *push)
         supervisor = parts.enter_context(Supervisor(home / "data", lambda _: None))
-        env = {f"KFP_TRIGGERS_PACE__{name}": value for name, value in PACE.items()} | {
-            "KFP_TRIGGERS_LOG__FORMAT": "json"
-        }
-        stack = bring_up(supervisor, Wanted(minio=True, port=0, env=env))
+        env = {f"KFP_TRIGGERS_PACE__{name}": value for name, value in PACE.items()}
+        env["KFP_TRIGGERS_LOG__FORMAT"] = "json"
+        wanted = Wanted(minio=True, alertmanager=Grouping("1s", "5s", "4h"), port=0, env=env)
+        stack = bring_up(supervisor, wanted)
         port = embedded.ports(supervisor.home, ("steady",))["steady"]
         argv, more = [sys.executable, "-m", "service.cli"], {**stack.env, "KFP_TRIGGERS_API__PORT": str(port)}
-        supervisor.start(replace(embedded.api(home, [*argv, "api"], port, more), name="steady-api"))
-        supervisor.start(embedded.worker(home, [*argv, "worker"], "steady-worker", stack.env))
+        supervisor.start(replace(embedded.api(home, [*argv, "api"], port, more), name=STEADY[0]))
+        supervisor.start(embedded.worker(home, [*argv, "worker"], STEADY[1], stack.env))
         yield Stage(stack, supervisor, stub, [stack.api, f"http://{embedded.HOST}:{port}"], database)
 
 
 class Killer(threading.Thread):
-    """Ends parts at random moments; every kill is counted."""
+    """Ends parts at random moments; every kill of something that lived is noted with its time."""
 
-    def __init__(self, victims: Mapping[str, Callable[[], None]], seed: int) -> None:
+    def __init__(self, victims: Mapping[str, Callable[[], bool]], seed: int) -> None:
         super().__init__(daemon=True)
-        self.kills: Counter[str] = Counter()
+        self.kills: list[tuple[float, str]] = []
         self.over = threading.Event()
         self._victims, self._dice = victims, random.Random(seed)
 
     def run(self) -> None:
         while not self.over.wait(self._dice.expovariate(1 / EVERY)):
             for name in self._victims if self._dice.random() < ALL else [self._dice.choice(list(self._victims))]:
-                self._victims[name]()
-                self.kills[name] += 1
+                at = time.time()
+                if self._victims[name]():
+                    self.kills.append((at, name))
+
+    def stop(self) -> None:
+        """What was ended is being started again when this returns."""
+        self.over.set()
+        self.join()
 
 
 def resident(group: int) -> float:
@@ -151,45 +152,46 @@ def resident(group: int) -> float:
                 pages += int((stat.parent / "statm").read_text().split()[1])
         except (OSError, IndexError, ValueError):
             continue
-    return pages * 4096 / 2**20
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-@dataclass(frozen=True)
-class Found:
-    """What came of it."""
-
-    events: int
-    runs: int
-    lost: list[str]  #: subjects that were promised and have not exactly one run, and what `verify` calls lost or stuck
-    twice: list[str]  #: run keys that the server executed more than once, and what `verify` calls twice
-    slowest: float  #: seconds from an event's acceptance to its run's submission
-
-
-def drained(app: App, promised: set[str]) -> None:
-    """Wait until each thing has a run that ended, or until the time is up."""
-    deadline = time.monotonic() + DRAIN
-    while time.monotonic() < deadline:
-        states = app.ledger.account.gauges()
-        ended = states["run"].get("succeeded", 0)
-        if ended >= len(promised) and sum(states["run"].values()) == ended and not states["event"].get("accepted"):
-            return
-        time.sleep(1)
+def watched(stage: Stage, senders: Senders, killer: Killer, seconds: float) -> dict[str, list[float]]:
+    """Until the time is over: memory by name, in MiB, from the warm-up on; a line of progress each minute."""
+    memory: dict[str, list[float]] = {name: [] for name in STEADY}
+    began, next_word = time.monotonic(), 60.0
+    while (past := time.monotonic() - began) < seconds:
+        time.sleep(min(LOOK, seconds - past))
+        now = {name: resident(stage.supervisor.pid(name)) for name in STEADY}
+        if past > WARM * seconds:
+            for name, size in now.items():
+                memory[name].append(size)
+        if past > next_word - LOOK:
+            sizes = ", ".join(f"{name} {size:.0f} MiB" for name, size in now.items())
+            print(
+                f"{next_word / 60:4.0f} min  {len(senders.promised)} told, {len(killer.kills)} kills, {sizes}",
+                flush=True,
+            )
+            next_word += 60
+    return memory
 
 
-def found(app: App, stub: Stub, promised: set[str], verified: dict[str, Any]) -> Found:
-    """The account by the service, by the server, and by who was promised something."""
-    looked = select(run.c.subject, (run.c.submitted_at - event.c.received_at) / 1e6).join(
-        event, event.c.id == run.c.event_id
-    )
-    with app.ledger.database.read() as connection:  # type: ignore[attr-defined]  # by SQL, past the service's own words
-        rows = connection.execute(looked).all()
-    by_subject = Counter(subject for subject, _ in rows)
-    executed = stub.counts()["executed_keys"]
-    lost = sorted(one for one in promised if by_subject[one] < 1) + verified["lost"] + verified["stuck"]
-    twice = sorted(key for key, count in executed.items() if count > 1) + verified["twice"]
-    twice += sorted(one for one, count in by_subject.items() if count > 1)
-    events = sum(app.ledger.account.gauges()["event"].values())
-    return Found(events, len(rows), lost, twice, max((float(seconds or 0) for _, seconds in rows), default=0.0))
+def played(stage: Stage, seconds: float, seed: int) -> account.Found:
+    """The play, the drain, and the account."""
+    stack = stage.stack
+    assert stack.s3 is not None
+    folder = stack.home.parent
+    senders = Senders(stage.apis, stack.s3, stack.alertmanager, folder, SECRET.encode(), RATE, seed)
+    killer = Killer(stage.victims(), seed)
+    senders.start()
+    killer.start()
+    memory = watched(stage, senders, killer, seconds)
+    killer.stop()
+    senders.stop()
+    with opened(load(stack.home), rings=False) as app:
+        account.drained(app, senders.promised)
+        verify = [sys.executable, "-m", "service.cli", "--home", str(stack.home), "verify", "--json"]
+        verified = subprocess.run(verify, capture_output=True, text=True, check=False).stdout
+        return account.found(app, stage.stub, senders, killer.kills, json.loads(verified), memory)
 
 
 def main() -> int:
@@ -198,63 +200,23 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument("--json", type=Path, help="also write the account to this file")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder, staged(Path(folder), chosen.store) as stage:
-        stack = stage.stack
-        assert stack.s3 is not None
-        dice = random.Random(chosen.seed)
-        senders = Senders(
-            lambda source: f"{dice.choice(stage.apis)}/hooks/{source}", stack.s3, SECRET.encode(), RATE, chosen.seed
-        )
-        killer, memory = Killer(stage.victims(), chosen.seed), dict[str, list[float]]()
-        senders.start()
-        killer.start()
-        _watch(stage.supervisor, senders, killer, memory, chosen.minutes * 60)
-        killer.over.set()
-        killer.join()
-        senders.stop()
-        with opened(load(stack.home), rings=False) as app:
-            drained(app, senders.promised)
-            verify = [sys.executable, "-m", "service.cli", "--home", str(stack.home), "verify", "--json"]
-            verified = subprocess.run(verify, capture_output=True, text=True, check=False).stdout
-            account = found(app, stage.stub, senders.promised, json.loads(verified))
-    return told(account, senders, killer, memory)
-
-
-def _watch(
-    supervisor: Supervisor, senders: Senders, killer: Killer, memory: dict[str, list[float]], seconds: float
-) -> None:
-    """Until the time is over: look at memory each five seconds, and say how far it is each minute."""
-    began, next_word = time.monotonic(), 60.0
-    while (past := time.monotonic() - began) < seconds:
-        time.sleep(min(5.0, seconds - past))
-        if past > WARM * seconds:
-            for name in ("steady-api", "steady-worker"):
-                memory.setdefault(name, []).append(resident(supervisor.pid(name)))
-        if past > next_word:
-            print(f"{past / 60:4.0f} min  {len(senders.promised)} told  {killer.kills.total()} kills", flush=True)
-            next_word += 60
-
-
-def told(account: Found, senders: Senders, killer: Killer, memory: dict[str, list[float]]) -> int:
-    """The table; 1 when something was lost, done twice, or grew."""
-    grown = {
-        name: sorted(sizes[-6:])[len(sizes[-6:]) // 2] - sorted(sizes[:6])[len(sizes[:6]) // 2]
-        for name, sizes in memory.items()
-    }
-    rows = {
-        "events": account.events,
-        "told by senders": len(senders.promised),
-        "tries in vain": senders.tries,
-        "runs": account.runs,
-        "kills": f"{killer.kills.total()}: {dict(sorted(killer.kills.items()))}",
-        "lost": f"{len(account.lost)} {' '.join(account.lost[:10])}".strip(),
-        "twice": f"{len(account.twice)} {' '.join(account.twice[:10])}".strip(),
-        "slowest submission": f"{account.slowest:.1f} s",
-        **{f"memory of {name}": f"{sizes[0]:.0f} → {sizes[-1]:.0f} MiB" for name, sizes in memory.items()},
-    }
-    print("\n".join(f"{name:24} {value}" for name, value in rows.items()), flush=True)
-    return int(bool(account.lost or account.twice or any(growth > FLAT for growth in grown.values())))
+    if missing := SOURCES.keys() ^ KINDS.keys():
+        parser.error(f"no sender, or no source type: {', '.join(sorted(missing))}; mend tests/soak/kinds.py")
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    with staged(folder, chosen.store) as stage:
+        found = played(stage, chosen.minutes * 60, chosen.seed)
+    broken = found.broken(chosen.minutes)
+    print(account.table(found), flush=True)
+    if broken:
+        print(f"broken: {', '.join(broken)}; logs and store are in {folder}", flush=True)
+    else:
+        print("nothing lost, nothing twice, memory flat", flush=True)
+        shutil.rmtree(folder)
+    if chosen.json:
+        chosen.json.write_text(account.as_json(found, store=chosen.store, minutes=chosen.minutes, seed=chosen.seed))
+    return int(bool(broken))
 
 
 if __name__ == "__main__":
