@@ -29,7 +29,7 @@ from service.embedded import S3
 
 AGAIN = 0.3  #: seconds until a sender that was not answered 2xx tries again
 TWICE = 0.1  #: of all deliveries come twice, as if the first answer had been lost
-FIRES = 60.0  #: seconds that an alert lasts: Alertmanager keeps what fires in memory only, and is killed
+FIRES = 120.0  #: seconds that an alert lasts: Alertmanager never tells of one that ended while we were away
 TELLS = 2.0  #: seconds after which Alertmanager is told again of all that fires
 HOOK = Path(__file__).parents[2] / "deploy" / "git" / "post-receive"
 

@@ -5,8 +5,8 @@ process of its own, which counts executions by run key. Every few seconds one of
 ended by kill -9 and started again. A second API and a second worker are never killed: with the first API gone the
 senders still reach one, as behind a balancer. Memory is measured of these two, for a process that starts anew every
 minute would hide what it loses: their resident size each ten seconds, all that they run included, and after the
-warm-up the median of the first quarter against that of the last. Exit status 1, with the names, when a promise was
-broken, something grew, or there was too little of either events or kills to mean anything.
+warm-up of five minutes the median of the first quarter against that of the last. Exit status 1, with the names, when a
+promise was broken, something grew, or there was too little of either events or kills to mean anything.
 """
 
 import argparse
@@ -49,7 +49,7 @@ STEADY = ("steady-api", "steady-worker")
 EVERY = 7.5  #: seconds between two kills, on average
 ALL = 0.05  #: of the kills end every victim at once
 RATE = 10.5  #: things a second
-WARM = 0.15  #: of the time, until memory counts
+WARM = 300.0  #: seconds until memory counts: what has grown by then are caches and the allocator's arenas, one a thread
 LOOK = 10.0  #: seconds between two looks at it
 PACE = {"LEASE": "8", "SWEEP": "1", "TAKEOVER": "3", "SETTLE": "20", "WATCH": "1", "NOTICE": "3"}
 
@@ -162,7 +162,7 @@ def watched(stage: Stage, senders: Senders, killer: Killer, seconds: float) -> d
     while (past := time.monotonic() - began) < seconds:
         time.sleep(min(LOOK, seconds - past))
         now = {name: resident(stage.supervisor.pid(name)) for name in STEADY}
-        if past > WARM * seconds:
+        if past > WARM:
             for name, size in now.items():
                 memory[name].append(size)
         if past > next_word - LOOK:
