@@ -23,6 +23,7 @@ from service.ports import App
 
 PACED = 0.5  #: seconds between two looks at what a rate had put off
 LIMIT = 200  #: rows of a kind in one sweep; the next one takes the rest
+SHARE = 6  #: of the lease that each kind may take: a sweep that outlasts it would be another process's work, too
 
 
 def sweep(app: App) -> None:
@@ -77,12 +78,15 @@ def _apart(step: str, key: str) -> Iterator[None]:
 
 def _each(app: App, task: str, due: Callable[[datetime, int], Sequence[str]], step: Callable[[App, str], None]) -> None:
     now = app.clock.now()
-    overdue = due(now - timedelta(seconds=app.pace.takeover), LIMIT)
-    for key in overdue:
+    done: set[str] = set()
+    for key in due(now - timedelta(seconds=app.pace.takeover), LIMIT):
         metrics.swept.labels(step=task).inc()
         logger.info("swept", step=task, key=key)
         with _apart(task, key):
             step(app, key)
-    done, unheard = set(overdue), app.bell.waiting()
+        done.add(key)
+        if app.clock.now() - now > timedelta(seconds=app.pace.lease / SHARE):
+            break
+    unheard = app.bell.waiting()
     for key in [key for key in due(now, LIMIT) if key not in done][: max(0, LIMIT - unheard)]:
         app.bell.ring(task, key)

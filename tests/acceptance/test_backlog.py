@@ -33,6 +33,7 @@ def waiting(folder: Path, count: int) -> Path:
 
     with kfp_stub(folder) as stub:
         place = made(folder, stub)
+        place.push()
         with place.opened() as app:
             for number in range(count):
                 drop(replace(app, accept=later), f"{number}.csv", sequencer=f"187A5B1C{number:08X}")
