@@ -1,8 +1,8 @@
 """Tests side by side: `make test` deals them to processes (pytest-xdist), a bare `pytest` plays one after the other.
 
-A file's tests stay in one process, for they share what its fixtures brought up; so do all that share a stack of
-`tests/acceptance`. What takes longest begins first, so that nothing long is left for the end. A test marked `alone`
-measures time: no other runs meanwhile.
+A file's tests stay in one process, for they share what its fixtures brought up; so do those of `tests/acceptance` that
+share a stack. What takes longest begins first, so that nothing long is left for the end. A test marked `alone` measures
+time: no other runs meanwhile.
 """
 
 import fcntl
@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-#: Where whole stacks are brought up, or a deadline passes in real time; the longest first.
+ACCEPTANCE = "tests/acceptance/"
+#: Of these, one process plays some and another one the rest: two whole stacks at once are enough for a small machine.
+STORIES = ("test_backlog.py", "test_loop.py", "test_demo.py")
+#: What takes longest, the longest first. Tests on one stack stand together.
 LONG = (
-    "test_backlog.py",
-    "test_loop.py",
-    "test_demo.py",
+    *STORIES,
     "[local",
     "[kfp",
-    "test_burst.py",
     "test_serving.py",
-    "test_kill_postgres.py",
-    "test_training_run.py",
+    ACCEPTANCE,
+    "test_burst.py",
     "test_failpoints.py",
     "tests/faults/",
     "tests/kubeflow/",
@@ -34,15 +34,15 @@ LONG = (
 
 def scope(node: str) -> str:
     """What stays together of a node id."""
-    file, _, name = node.partition("::")
-    stack = next((one for one in ("[local", "[kfp") if one in name), "")
-    return stack if stack and file.startswith("tests/acceptance/") else file
+    if node.startswith(ACCEPTANCE):
+        return "stories" if any(name in node for name in STORIES) else "stacks"
+    return node.partition("::")[0]
 
 
 def place(node: str) -> int:
     """When its turn is."""
-    wanted = f"{scope(node)} {node.partition('::')[0]}"
-    return next((turn for turn, name in enumerate(LONG) if name in wanted), len(LONG))
+    found = node if node.startswith(ACCEPTANCE) else node.partition("::")[0]
+    return next((turn for turn, name in enumerate(LONG) if name in found), len(LONG))
 
 
 def pytest_configure(config: pytest.Config) -> None:
