@@ -53,7 +53,9 @@ Page = Annotated[Query, Depends(_query)]
 
 def _sayable(request: Request) -> None:
     """PostgreSQL has no NUL in text: nothing is called so."""
-    if "\x00" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+    if "\x00" in request.scope["path"]:
+        raise Problem(404)
+    if b"%00" in request.scope["query_string"]:
         raise Problem(400)
 
 
