@@ -218,6 +218,7 @@ def _rules(found: "Settings") -> "Iterable[Finding]":
 def _scan(found: "Settings") -> "Iterable[Finding]":
     """Whether each bucket that is looked through can be: a look at what it lists first."""
     from service.errors import ServiceError
+    from service.flow.reconcile import is_on
     from service.objects import S3Objects
     from service.wiring import rulebook
     from triggers.sources.minio import Config
@@ -227,7 +228,7 @@ def _scan(found: "Settings") -> "Iterable[Finding]":
         if not isinstance(source.config, Config):
             continue
         scan = source.config.scan
-        if scan is None or not (objects.is_there() or "scan" in source.config.model_fields_set):
+        if scan is None or not is_on(source.config, objects):
             yield _finding(source.name, "off: an object that no notification tells of is not found")
             continue
         for bucket in source.config.buckets:

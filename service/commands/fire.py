@@ -68,29 +68,13 @@ def _event(world: "App", rule: "Rule", object_uri: str | None, file: Path | None
     if object_uri is not None:
         if kind != "object.created":
             raise Refused(f"--object goes with a rule on object.created; {rule.name} waits for {kind}")
-        return _object(world, object_uri)
+        from service.flow.reconcile import event_of_object
+
+        return event_of_object(world.objects.stat(object_uri))
     if kind != "manual.fired":
         needs = "--object URI or --event FILE" if kind == "object.created" else "--event FILE"
         fail(f"{rule.name} waits for {kind}: give it one with {needs}", USAGE)
     return event_of({"type": kind, "subject": rule.name, "data": {"scheduled_for": "", "by": person()}})
-
-
-def _object(world: "App", uri: str) -> "Event":
-    from service.objects import split
-    from triggers.sources.minio import object_event
-
-    found = world.objects.stat(uri)
-    bucket, key = split(uri)
-    return object_event(
-        bucket=bucket,
-        key=key,
-        etag=found.etag,
-        version_id=found.version_id,
-        size=found.size,
-        last_modified=found.last_modified,
-        content_type=found.content_type,
-        metadata=found.metadata,
-    )
 
 
 def _store(world: "App", rule: "Rule", made: "Event") -> str:

@@ -13,7 +13,7 @@ from service.errors import Permanent, ServiceError
 from service.flow.receive import FAILED, read, store
 from service.ledger import Arrival, Claim
 from service.log import logger
-from service.ports import App, ObjectInfo
+from service.ports import App, ObjectInfo, Objects
 from service.records import Accepted, Scan
 from triggers.errors import NotUnderstood
 from triggers.event import Delivery, Event
@@ -56,7 +56,7 @@ def reconcile(app: App) -> None:
             if config.scan is None:
                 if row is not None:
                     app.ledger.scans.drop(source.name, bucket)
-            elif _is_due(row, config.scan.every, app.clock.now()) and is_wanted(app, config, bucket):
+            elif _is_due(row, config.scan.every, app.clock.now()) and _is_wanted(app, config, bucket):
                 if not _hold(app):
                     return
                 _look(app, source, row or _first_look(app, source.name, bucket), config.scan.prefix)
@@ -68,10 +68,9 @@ def scanned(app: App) -> Sequence[tuple[Source, minio.Config]]:
     return [(source, source.config) for source in sources if isinstance(source.config, minio.Config)]
 
 
-def is_wanted(app: App, config: minio.Config, bucket: str) -> bool:
-    """Never our own bucket; without an object store only if the file asks for it: then it is a problem to be told."""
-    asked = config.scan is not None and (app.objects.is_there() or "scan" in config.model_fields_set)
-    return asked and bucket != app.own_bucket
+def is_on(config: minio.Config, objects: Objects) -> bool:
+    """Without an object store only if the file asks for it: then it is a problem to be told."""
+    return config.scan is not None and (objects.is_there() or "scan" in config.model_fields_set)
 
 
 def going_on(app: App, row: Scan) -> datetime:
@@ -94,6 +93,26 @@ def pages(app: App, scope: Scope) -> Iterator[Page]:
         known = app.ledger.scans.known(scope.source.name, [event for event, _ in told.values()]) if told else ()
         new = [one for identity, (_, one) in told.items() if identity not in known]
         yield Page(seen=len(page), young=sum(one.last_modified > scope.until for one in late), new=new)
+
+
+def _is_wanted(app: App, config: minio.Config, bucket: str) -> bool:
+    """Never our own bucket."""
+    return is_on(config, app.objects) and bucket != app.own_bucket
+
+
+def event_of_object(found: ObjectInfo) -> Event:
+    """The event that the object's notification would have made. NotUnderstood for a key that cannot be kept."""
+    bucket, _, key = found.uri.removeprefix("s3://").partition("/")
+    return minio.object_event(
+        bucket=bucket,
+        key=key,
+        etag=found.etag,
+        version_id=found.version_id,
+        size=found.size,
+        last_modified=found.last_modified,
+        content_type=found.content_type,
+        metadata=found.metadata,
+    )
 
 
 def described(app: App, found: Sequence[ObjectInfo]) -> Sequence[Event]:
@@ -197,18 +216,8 @@ def _tell(app: App, source: Source, batch: Sequence[ObjectInfo], tally: _Tally) 
 
 def _event(found: ObjectInfo) -> Event | None:
     """None for a key that cannot be kept; its notification would be quarantined."""
-    bucket, _, key = found.uri.removeprefix("s3://").partition("/")
     try:
-        return minio.object_event(
-            bucket=bucket,
-            key=key,
-            etag=found.etag,
-            version_id=found.version_id,
-            size=found.size,
-            last_modified=found.last_modified,
-            content_type=found.content_type,
-            metadata=found.metadata,
-        )
+        return event_of_object(found)
     except NotUnderstood:
         return None
 

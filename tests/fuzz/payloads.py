@@ -46,16 +46,18 @@ JSON = st.recursive(
 )
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in a document, its own first."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *[place for key, one in inner for place in _places(one, (*path, key))]]
+    return [path, *[place for key, one in inner for place in places(one, (*path, key))]]
 
 
-def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """A copy of the document with this at that path."""
     if not path:
         return new
     changed = dict(value) if isinstance(value, dict) else list(value)
-    changed[path[0]] = _put(value[path[0]], path[1:], new)
+    changed[path[0]] = put(value[path[0]], path[1:], new)
     return changed
 
 
@@ -66,7 +68,7 @@ def _mutated(draw: Any, body: bytes) -> bytes:
     except ValueError:  # a form
         return body
     for _ in range(draw(st.integers(1, 3))):
-        value = _put(value, draw(st.sampled_from(_places(value))), draw(JSON))
+        value = put(value, draw(st.sampled_from(places(value))), draw(JSON))
     return json.dumps(value, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz.payloads import places, put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -75,19 +76,6 @@ def test_any_bytes_are_read_or_not_understood(source: str, body: bytes, deliver:
     _try(read, deliver(source, b"payload=" + body, content_type="application/x-www-form-urlencoded", **HEADERS))
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *[place for key, one in inner for place in _places(one, (*path, key))]]
-
-
-def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    changed = dict(value) if isinstance(value, dict) else list(value)
-    changed[path[0]] = _put(value[path[0]], path[1:], new)
-    return changed
-
-
 @pytest.mark.parametrize("case", [case for case in CASES if not case.endswith("-form")])
 @settings(QUICK, max_examples=25)
 @given(data=st.data())
@@ -96,7 +84,7 @@ def test_a_captured_body_with_anything_in_any_place_is_read_or_not_understood(
 ) -> None:
     delivery = captured(*case.split("/"))
     body = json.loads(delivery.body)
-    mutated = _put(body, data.draw(st.sampled_from(_places(body))), data.draw(JSON))
+    mutated = put(body, data.draw(st.sampled_from(places(body))), data.draw(JSON))
     raw = json.dumps(mutated).encode()
     _try(
         read,
